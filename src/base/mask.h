@@ -1,0 +1,28 @@
+/*
+ * base/mask.h
+ *	  Text from outside made fit for views, logs and messages (S-2).
+ */
+#ifndef PGR_BASE_MASK_H
+#define PGR_BASE_MASK_H
+
+/*
+ * scheme://host/path, with "?..." in place of a query and without userinfo
+ * and fragment, cut to size.
+ */
+extern void pgr_mask_url(char *dst, size_t size, const char *url);
+
+/*
+ * Replace what the URL keeps secret wherever it occurs in "text": its whole
+ * query, and every value of it that is long enough to be a secret.
+ */
+extern void pgr_mask_secrets(char *text, const char *url);
+
+/*
+ * Copy "len" bytes, cut to size, as printable ASCII: whatever is not becomes
+ * a blank or a question mark.  A client of any encoding can then read it, and
+ * it cannot break a log line.
+ */
+extern void pgr_mask_control(char *dst, size_t size, const char *src,
+							 size_t len);
+
+#endif							/* PGR_BASE_MASK_H */

@@ -1,0 +1,272 @@
+/*
+ * registry/block.c
+ *	  Building and walking blocks; see block.h for the layout.
+ *
+ * Everything is sized before it is written: a build into memory of
+ * pgr_block_build_bytes() cannot fail, which is what lets it run inside a
+ * commit.
+ */
+#ifndef PGR_STANDALONE
+#include "postgres.h"
+#endif
+
+#include "registry/block.h"
+
+/* Blocks start 16 bytes behind a cache line; so do offsets that meet one. */
+#define LINE_OFFSET(n) \
+	(TYPEALIGN(PGR_ARENA_UNIT, (n) + PGR_CHUNK_HEADER) - PGR_CHUNK_HEADER)
+
+typedef struct Layout
+{
+	uint32		groups;
+	uint64		slots_offset;
+	uint64		extra_offset;
+	uint64		items_offset;
+	uint64		size;
+} Layout;
+
+Size
+pgr_block_item_bytes(uint32 key_len, uint32 value_len)
+{
+	return MAXALIGN(offsetof(PgrItem, data) + MAXALIGN(value_len) + key_len);
+}
+
+static void
+layout_for(Layout *layout, int64 entries, uint64 item_bytes, uint32 extra_len)
+{
+	uint32		groups = 1;
+
+	while ((int64) groups * (PGR_GROUP / 2) < entries)
+		groups *= 2;
+	layout->groups = groups;
+	layout->slots_offset = LINE_OFFSET(sizeof(PgrBlock) +
+									   (uint64) groups * PGR_GROUP);
+	layout->extra_offset = layout->slots_offset +
+		(uint64) groups * PGR_GROUP * sizeof(PgrSlot);
+	layout->items_offset = layout->extra_offset + MAXALIGN(extra_len);
+	layout->size = layout->items_offset + item_bytes;
+}
+
+Size
+pgr_block_bytes(int64 entries, uint64 item_bytes, uint32 extra_len)
+{
+	Layout		layout;
+
+	layout_for(&layout, entries, item_bytes, extra_len);
+	return layout.size;
+}
+
+/*
+ * Upper bounds: every change is counted as a new entry.
+ */
+static void
+build_bounds(const PgrBlockBuild *build, int64 *entries, uint64 *bytes,
+			 uint32 *extra_len)
+{
+	*entries = build->old ? build->old->entries : 0;
+	*bytes = build->old ? build->old->live_bytes : 0;
+	*extra_len = build->extra ? build->extra_len :
+		(build->old ? build->old->extra_len : 0);
+	for (int i = 0; i < build->nchanges; i++)
+	{
+		const PgrChange *change = &build->changes[i];
+
+		if (change->remove)
+			continue;
+		*entries += 1;
+		*bytes += pgr_block_item_bytes(change->key_len, change->value_len);
+	}
+}
+
+Size
+pgr_block_build_bytes(const PgrBlockBuild *build)
+{
+	int64		entries;
+	uint64		bytes;
+	uint32		extra_len;
+
+	build_bounds(build, &entries, &bytes, &extra_len);
+	return pgr_block_bytes(entries, bytes, extra_len);
+}
+
+/* A free slot for a key that is not in the block. */
+static PgrSlot *
+slot_claim(PgrBlock *block, uint64 hash)
+{
+	uint32		group = pgr_hash_group(hash) & block->group_mask;
+
+	for (;;)
+	{
+		uint8	   *tags = (uint8 *) pgr_block_tags(block) +
+			(Size) group * PGR_GROUP;
+		uint32		empty = pgr_group_match(tags, PGR_TAG_EMPTY);
+
+		if (empty != 0)
+		{
+			int			i = pgr_bits_low(empty);
+
+			tags[i] = pgr_hash_tag(hash);
+			return (PgrSlot *) pgr_block_slots(block) +
+				(Size) group * PGR_GROUP + i;
+		}
+		group = (group + 1) & block->group_mask;
+	}
+}
+
+/* Write an item at *end and advance it. */
+static PgrItem *
+item_write(PgrBlock *block, PgrSlot *slot, uint64 *end, const char *key,
+		   uint32 key_len, const void *value, uint32 value_len)
+{
+	PgrItem    *item = (PgrItem *) ((char *) block + *end);
+	Size		bytes = pgr_block_item_bytes(key_len, value_len);
+
+	slot->item = (uint32) (*end / 8);
+	item->value_len = value_len;
+	item->key_offset = (uint32) MAXALIGN(value_len);
+	if (value_len > 0)
+		memcpy(item->data, value, value_len);
+	memcpy(item->data + item->key_offset, key, key_len);
+	*end += bytes;
+	block->live_bytes += bytes;
+	return item;
+}
+
+static void
+copy_old(PgrBlock *block, const PgrBlockBuild *build, uint64 *end)
+{
+	uint64		position = 0;
+	const PgrSlot *from;
+
+	while ((from = pgr_block_next(build->old, &position)) != NULL)
+	{
+		const PgrItem *old_item = pgr_block_item(build->old, from);
+		const char *key = pgr_block_key(build->old, from);
+		PgrSlot    *slot;
+
+		if (from->expires_at != 0 && from->expires_at <= build->now)
+			continue;
+		slot = slot_claim(block, pgr_key_hash(key, from->key_len, from->key8,
+											  block->seed));
+		*slot = *from;
+		block->expiring += slot->expires_at != 0;
+		if (build->mark_missing)
+			slot->flags |= PGR_SLOT_MISSING;
+		item_write(block, slot, end, key, from->key_len, old_item->data,
+				   old_item->value_len)->updated_at = old_item->updated_at;
+		block->entries++;
+	}
+}
+
+static void
+remove_slot(PgrBlock *block, const PgrSlot *slot)
+{
+	Size		index = (Size) (slot - pgr_block_slots(block));
+	const PgrItem *item = pgr_block_item(block, slot);
+
+	((uint8 *) pgr_block_tags(block))[index] = PGR_TAG_REMOVED;
+	block->entries--;
+	block->live_bytes -= pgr_block_item_bytes(slot->key_len, item->value_len);
+}
+
+static void
+apply_change(PgrBlock *block, const PgrChange *change, uint64 *end)
+{
+	uint64		word = pgr_key_word(change->key, change->key_len);
+	uint64		hash = pgr_key_hash(change->key, change->key_len, word,
+									block->seed);
+	PgrSlot    *slot = (PgrSlot *) pgr_block_find_hashed(block, change->key,
+														 change->key_len, word,
+														 hash);
+
+	if (change->remove)
+	{
+		if (slot != NULL)
+			remove_slot(block, slot);
+		return;
+	}
+	if (slot == NULL)
+	{
+		slot = slot_claim(block, hash);
+		slot->key8 = word;
+		slot->key_len = (uint16) change->key_len;
+		block->entries++;
+	}
+	else
+		block->live_bytes -=
+			pgr_block_item_bytes(slot->key_len,
+								 pgr_block_item(block, slot)->value_len);
+	slot->flags = change->flags;
+	slot->fixed = change->fixed;
+	slot->expires_at = change->expires_at;
+	block->expiring += slot->expires_at != 0;
+	item_write(block, slot, end, change->key, change->key_len, change->value,
+			   change->value_len)->updated_at = change->updated_at;
+}
+
+void
+pgr_block_build(PgrBlock *memory, const PgrBlockBuild *build)
+{
+	Layout		layout;
+	int64		entries;
+	uint64		bytes;
+	uint32		extra_len;
+	const char *extra;
+	uint64		end;
+
+	build_bounds(build, &entries, &bytes, &extra_len);
+	layout_for(&layout, entries, bytes, extra_len);
+	memset(memory, 0, sizeof(PgrBlock) + (Size) layout.groups * PGR_GROUP);
+	memory->seed = build->seed;
+	memory->group_mask = layout.groups - 1;
+	memory->slots_offset = (uint32) layout.slots_offset;
+	memory->extra_offset = (uint32) layout.extra_offset;
+	memory->extra_len = extra_len;
+	memory->items_offset = (uint32) layout.items_offset;
+	memory->changed_at = build->now;
+	memory->definition = *build->definition;
+
+	extra = build->extra ? build->extra :
+		(build->old ? (const char *) build->old + build->old->extra_offset :
+		 NULL);
+	if (extra_len > 0)
+		memcpy((char *) memory + layout.extra_offset, extra, extra_len);
+
+	end = layout.items_offset;
+	if (build->old)
+		copy_old(memory, build, &end);
+	for (int i = 0; i < build->nchanges; i++)
+		apply_change(memory, &build->changes[i], &end);
+	Assert(end <= layout.size);
+	memory->size = end;
+}
+
+const PgrSlot *
+pgr_block_next(const PgrBlock *block, uint64 *position)
+{
+	const uint8 *tags = pgr_block_tags(block);
+	uint64		slots = ((uint64) block->group_mask + 1) * PGR_GROUP;
+
+	while (*position < slots)
+	{
+		uint64		i = (*position)++;
+
+		if (tags[i] & 0x80)
+			return pgr_block_slots(block) + i;
+	}
+	return NULL;
+}
+
+int64
+pgr_block_count(const PgrBlock *block, TimestampTz now)
+{
+	int64		n = 0;
+	uint64		position = 0;
+	const PgrSlot *slot;
+
+	if (block->expiring == 0)
+		return block->entries;
+	while ((slot = pgr_block_next(block, &position)) != NULL)
+		n += slot->expires_at == 0 || slot->expires_at > now;
+	return n;
+}

@@ -1,0 +1,429 @@
+/*
+ * registry/image.c
+ *	  See image.h for the structures and the argument; the labels P1..P4,
+ *	  C1..C3 and R1..R5 below are those of its banner.
+ */
+#ifndef PGR_STANDALONE
+#include "postgres.h"
+#endif
+
+#include "registry/image.h"
+
+/* Reclaim in batches of this many objects, or this part of the arena. */
+#define RECLAIM_BATCH 96
+#define RECLAIM_FRACTION 16
+
+Size
+pgr_image_bytes(uint32 lines, uint32 spares, Size arena_bytes)
+{
+	return TYPEALIGN(128, sizeof(PgrSharedImage)) +
+		(Size) lines * sizeof(PgrSharedLine) +
+		(Size) spares * sizeof(PgrSharedSpareLine) +
+		arena_bytes;
+}
+
+static void
+recent_write(PgrSharedImage *image, uint64 generation, PgrRef root)
+{
+	PgrRecentRoot *recent = &image->recent[generation % PGR_RECENT];
+
+	pg_atomic_write_u64(&recent->generation, 0);
+	pg_write_barrier();			/* pairs with the read barriers of R5 */
+	pg_atomic_write_u32(&recent->root, root);
+	pg_write_barrier();			/* pairs with the read barriers of R5 */
+	pg_atomic_write_u64(&recent->generation, generation);
+}
+
+static void
+init_lines(PgrSharedImage *image)
+{
+	for (uint32 i = 0; i < image->lines_count; i++)
+	{
+		PgrSharedLine *line = pgr_image_line(image, i);
+
+		memset(line, 0, sizeof(*line));
+		for (int p = 0; p < PGR_LINE_PINS; p++)
+			pg_atomic_init_u64(&line->pins[p], 0);
+		pg_atomic_init_u64(&line->parallel_pin, 0);
+		pg_atomic_init_u32(&line->parallel_root, 0);
+		pg_atomic_init_u32(&line->pending_head, 0);
+		pg_atomic_init_u32(&line->in_use, 0);
+	}
+	for (uint32 i = 0; i < image->spares_count; i++)
+	{
+		PgrSharedSpareLine *spare = pgr_image_spare(image, i);
+
+		pg_atomic_init_u32(&spare->owner, 0);
+		for (int p = 0; p < PGR_SPARE_PINS; p++)
+			pg_atomic_init_u64(&spare->pins[p], 0);
+	}
+}
+
+void
+pgr_image_init(PgrSharedImage *image, uint32 lines, uint32 spares,
+			   Size arena_bytes, uint64 seed)
+{
+	PgrArena   *arena;
+	PgrSharedRoot *root;
+
+	memset(image, 0, sizeof(*image));
+	image->seed = seed;
+	image->lines_count = lines;
+	image->spares_count = spares;
+	image->lines_offset = TYPEALIGN(128, sizeof(PgrSharedImage));
+	image->spares_offset = image->lines_offset +
+		(uint64) lines * sizeof(PgrSharedLine);
+	image->arena_offset = image->spares_offset +
+		(uint64) spares * sizeof(PgrSharedSpareLine);
+	pg_atomic_init_u64(&image->generation, 0);
+	pg_atomic_init_u32(&image->lines_high, 0);
+	pg_atomic_init_u32(&image->spares_high, 0);
+	for (int i = 0; i < PGR_RECENT; i++)
+	{
+		pg_atomic_init_u64(&image->recent[i].generation, 0);
+		pg_atomic_init_u32(&image->recent[i].root, 0);
+	}
+	init_lines(image);
+
+	arena = pgr_image_arena(image);
+	pgr_arena_init(arena, arena_bytes);
+	for (uint32 slot = 0; slot < PGR_FIRST_FREE_SLOT; slot++)
+		image->slot_bitmap[0] |= UINT64_C(1) << slot;
+	image->slots_used = PGR_FIRST_FREE_SLOT;
+
+	/* an arena of the minimum size has room for the first root */
+	image->root = pgr_arena_alloc(arena, sizeof(PgrSharedRoot),
+								  PGR_MEMORY_ROOT, true);
+	root = pgr_image_ptr(image, image->root);
+	memset(root, 0, sizeof(*root));
+	root->object.birth = 1;
+	recent_write(image, 1, image->root);
+	pg_atomic_write_u64(&image->generation, 1);
+}
+
+void
+pgr_image_init_slot(PgrSharedImage *image, uint32 slot,
+					const PgrDefinition *definition)
+{
+	PgrArena   *arena = pgr_image_arena(image);
+	PgrSharedRoot *root = pgr_image_ptr(image, image->root);
+	PgrRef	   *page_ref = &root->pages[slot / PGR_PAGE_SLOTS];
+	PgrSharedPage *page;
+	PgrBlockBuild build = {.definition = definition, .seed = image->seed};
+	PgrRef		ref;
+	PgrBlock   *block;
+
+	if (*page_ref == 0)
+	{
+		*page_ref = pgr_arena_alloc(arena, sizeof(PgrSharedPage),
+									PGR_MEMORY_ROOT, true);
+		page = pgr_image_ptr(image, *page_ref);
+		memset(page, 0, sizeof(*page));
+		page->object.birth = 1;
+	}
+	page = pgr_image_ptr(image, *page_ref);
+	ref = pgr_arena_alloc(arena, pgr_block_build_bytes(&build),
+						  PGR_MEMORY_BLOCK, true);
+	block = pgr_image_ptr(image, ref);
+	pgr_block_build(block, &build);
+	block->object.birth = 1;
+	block->definition.incarnation = 1;
+	page->blocks[slot % PGR_PAGE_SLOTS] = ref;
+}
+
+/* ------------------------------------------------------------------------
+ * Readers
+ * ------------------------------------------------------------------------
+ */
+
+const PgrSharedRoot *
+pgr_image_pin(PgrSharedImage *image, pg_atomic_uint64 *cell,
+			  uint64 *generation)
+{
+	for (;;)
+	{
+		uint64		g = pg_atomic_read_u64(&image->generation); /* R1 */
+		PgrRecentRoot *recent = &image->recent[g % PGR_RECENT];
+		PgrRef		root;
+
+		pg_atomic_write_u64(cell, g);	/* R2 */
+		pg_memory_barrier();	/* R3, pairs with C1 */
+		if (pg_atomic_read_u64(&image->generation) != g)	/* R4 */
+			continue;
+		pg_read_barrier();		/* pairs with P3 */
+		if (pg_atomic_read_u64(&recent->generation) != g)	/* R5 */
+			continue;
+		pg_read_barrier();		/* pairs with recent_write */
+		root = pg_atomic_read_u32(&recent->root);
+		pg_read_barrier();		/* pairs with recent_write */
+		if (pg_atomic_read_u64(&recent->generation) != g)
+			continue;
+		*generation = g;
+		return pgr_image_ptr(image, root);
+	}
+}
+
+void
+pgr_image_unpin(pg_atomic_uint64 *cell)
+{
+	pg_memory_barrier();		/* loads from the pinned blocks are done */
+	pg_atomic_write_u64(cell, 0);
+}
+
+/* ------------------------------------------------------------------------
+ * The writer
+ * ------------------------------------------------------------------------
+ */
+
+static void
+replace_object(PgrPublish *publish, PgrRef ref)
+{
+	PgrSharedObject *object = pgr_image_ptr(publish->image, ref);
+
+	Assert(object->death == 0);
+	object->next_retired = 0;
+	if (publish->replaced_tail)
+		((PgrSharedObject *) pgr_image_ptr(publish->image,
+										   publish->replaced_tail))
+			->next_retired = ref;
+	else
+		publish->replaced_head = ref;
+	publish->replaced_tail = ref;
+}
+
+void
+pgr_publish_begin(PgrPublish *publish, PgrSharedImage *image, PgrRef root,
+				  PgrRef *pages, int npages)
+{
+	PgrSharedRoot *copy = pgr_image_ptr(image, root);
+
+	publish->image = image;
+	publish->generation = pg_atomic_read_u64(&image->generation) + 1;
+	publish->root = root;
+	publish->pages = pages;
+	publish->npages = npages;
+	publish->pages_used = 0;
+	publish->replaced_head = publish->replaced_tail = 0;
+
+	memcpy(copy, pgr_image_ptr(image, image->root), sizeof(*copy));
+	memset(&copy->object, 0, sizeof(copy->object));
+	copy->object.birth = publish->generation;
+	replace_object(publish, image->root);
+}
+
+const PgrBlock *
+pgr_publish_current(const PgrPublish *publish, uint32 slot)
+{
+	return pgr_root_block(publish->image,
+						  pgr_image_ptr(publish->image, publish->root), slot);
+}
+
+/* The page of a slot, as this publish's own copy. */
+static PgrSharedPage *
+own_page(PgrPublish *publish, uint32 slot)
+{
+	PgrSharedRoot *root = pgr_image_ptr(publish->image, publish->root);
+	PgrRef	   *ref = &root->pages[slot / PGR_PAGE_SLOTS];
+	PgrSharedPage *old = *ref ? pgr_image_ptr(publish->image, *ref) : NULL;
+	PgrSharedPage *page;
+
+	if (old != NULL && old->object.birth == publish->generation)
+		return old;
+	Assert(publish->pages_used < publish->npages);
+	page = pgr_image_ptr(publish->image, publish->pages[publish->pages_used]);
+	if (old != NULL)
+	{
+		memcpy(page, old, sizeof(*page));
+		replace_object(publish, *ref);
+	}
+	else
+		memset(page, 0, sizeof(*page));
+	memset(&page->object, 0, sizeof(page->object));
+	page->object.birth = publish->generation;
+	*ref = publish->pages[publish->pages_used++];
+	pgr_arena_set_kind(pgr_image_arena(publish->image), *ref, PGR_MEMORY_ROOT);
+	return page;
+}
+
+void
+pgr_publish_set(PgrPublish *publish, uint32 slot, PgrRef block)
+{
+	PgrRef	   *ref = &own_page(publish, slot)->blocks[slot % PGR_PAGE_SLOTS];
+
+	if (*ref != 0)
+		replace_object(publish, *ref);
+	*ref = block;
+	if (block != 0)
+	{
+		PgrBlock   *b = pgr_image_ptr(publish->image, block);
+
+		b->object.birth = publish->generation;
+		if (b->definition.incarnation == 0)
+			b->definition.incarnation = publish->generation;
+		pgr_arena_set_kind(pgr_image_arena(publish->image), block,
+						   PGR_MEMORY_BLOCK);
+	}
+}
+
+uint64
+pgr_publish_end(PgrPublish *publish)
+{
+	PgrSharedImage *image = publish->image;
+	PgrArena   *arena = pgr_image_arena(image);
+
+	pgr_arena_set_kind(arena, publish->root, PGR_MEMORY_ROOT);
+	recent_write(image, publish->generation, publish->root);	/* P2 */
+	pg_write_barrier();			/* P3, pairs with the read barrier of R4 */
+	pg_atomic_write_u64(&image->generation, publish->generation);
+	image->root = publish->root;
+
+	for (PgrRef ref = publish->replaced_head; ref != 0;)	/* P4 */
+	{
+		PgrSharedObject *object = pgr_image_ptr(image, ref);
+
+		object->death = publish->generation;
+		image->retired_count++;
+		image->retired_bytes += pgr_arena_chunk_bytes(arena, ref);
+		ref = object->next_retired;
+	}
+	if (image->retired_tail)
+		((PgrSharedObject *) pgr_image_ptr(image, image->retired_tail))
+			->next_retired = publish->replaced_head;
+	else
+		image->retired_head = publish->replaced_head;
+	image->retired_tail = publish->replaced_tail;
+	return publish->generation;
+}
+
+/* ------------------------------------------------------------------------
+ * Reclamation
+ * ------------------------------------------------------------------------
+ */
+
+/*
+ * Does any pin lie in [birth, death)?  With the few lines in use of a normal
+ * server a scan per object would do; the filter below makes it one scan per
+ * batch: most batches are pinned by nobody at all, or only by generations
+ * that are younger than everything in them.
+ */
+typedef struct PinScan
+{
+	const PgrSharedImage *image;
+	uint32		lines;
+	uint32		spares;
+	uint64		oldest;
+} PinScan;
+
+static bool
+cells_pin(const pg_atomic_uint64 *cells, int n, uint64 birth, uint64 death,
+		  uint64 *oldest)
+{
+	bool		pinned = false;
+
+	for (int i = 0; i < n; i++)
+	{
+		uint64		g = pg_atomic_read_u64(&((pg_atomic_uint64 *) cells)[i]);
+
+		if (g == 0)
+			continue;
+		if (g < *oldest)
+			*oldest = g;
+		if (g >= birth && g < death)
+			pinned = true;
+	}
+	return pinned;
+}
+
+static bool
+scan_pins(PinScan *scan, uint64 birth, uint64 death)
+{
+	bool		pinned = false;
+
+	scan->oldest = UINT64_MAX;
+	for (uint32 i = 0; i < scan->lines; i++)
+		pinned |= cells_pin(pgr_image_line(scan->image, i)->pins,
+							PGR_LINE_PINS, birth, death, &scan->oldest);
+	for (uint32 i = 0; i < scan->spares; i++)
+		pinned |= cells_pin(pgr_image_spare(scan->image, i)->pins,
+							PGR_SPARE_PINS, birth, death, &scan->oldest);
+	return pinned;
+}
+
+void
+pgr_image_reclaim(PgrSharedImage *image, bool now)
+{
+	PgrArena   *arena = pgr_image_arena(image);
+	PinScan		scan = {.image = image};
+	PgrRef		ref;
+	PgrRef		kept_tail = 0;
+	uint64		oldest;
+
+	if (!now && image->retired_count < RECLAIM_BATCH &&
+		image->retired_bytes <
+		arena->units * PGR_ARENA_UNIT / RECLAIM_FRACTION)
+		return;
+
+	pg_memory_barrier();		/* C1, pairs with R3 */
+	scan.lines = pg_atomic_read_u32(&image->lines_high);
+	scan.spares = pg_atomic_read_u32(&image->spares_high);
+	scan_pins(&scan, 0, 0);		/* C2, all of them at once */
+	oldest = scan.oldest;
+
+	ref = image->retired_head;
+	image->retired_head = 0;
+	image->retired_count = 0;
+	image->retired_bytes = 0;
+	while (ref != 0)
+	{
+		PgrSharedObject *object = pgr_image_ptr(image, ref);
+		PgrRef		next = object->next_retired;
+
+		if (object->death <= oldest ||
+			!scan_pins(&scan, object->birth, object->death))
+		{
+			pgr_arena_free(arena, ref); /* C3 */
+			image->reclaimed_count++;
+		}
+		else
+		{
+			object->next_retired = 0;
+			if (kept_tail)
+				((PgrSharedObject *) pgr_image_ptr(image, kept_tail))
+					->next_retired = ref;
+			else
+				image->retired_head = ref;
+			kept_tail = ref;
+			image->retired_count++;
+			image->retired_bytes += pgr_arena_chunk_bytes(arena, ref);
+		}
+		ref = next;
+	}
+	image->retired_tail = kept_tail;
+}
+
+uint32
+pgr_image_slot_alloc(PgrSharedImage *image)
+{
+	for (uint32 i = 0; i < PGR_MAX_SLOTS / 64; i++)
+	{
+		uint64		word = image->slot_bitmap[i];
+
+		if (word != UINT64_MAX)
+		{
+			int			bit = pgr_bits_low(~word);
+
+			image->slot_bitmap[i] |= UINT64_C(1) << bit;
+			image->slots_used++;
+			return i * 64 + (uint32) bit;
+		}
+	}
+	return PGR_NO_SLOT;
+}
+
+void
+pgr_image_slot_free(PgrSharedImage *image, uint32 slot)
+{
+	Assert(image->slot_bitmap[slot / 64] & (UINT64_C(1) << (slot % 64)));
+	image->slot_bitmap[slot / 64] &= ~(UINT64_C(1) << (slot % 64));
+	image->slots_used--;
+}
