@@ -1,0 +1,383 @@
+/* pg_registry--1.0.sql */
+
+\echo Use "CREATE EXTENSION pg_registry" to load this file. \quit
+
+-- Fails if a schema of this name exists: it would not be ours to fill.
+CREATE SCHEMA registry;
+
+-- ---------------------------------------------------------------------------
+-- State
+-- ---------------------------------------------------------------------------
+
+CREATE FUNCTION registry.create_registry(
+    name text,
+    value_type regtype DEFAULT 'jsonb',
+    keys text DEFAULT 'unique',
+    durable boolean DEFAULT false,
+    max_age interval DEFAULT NULL,
+    on_stale text DEFAULT 'serve',
+    notify boolean DEFAULT false,
+    if_not_exists boolean DEFAULT false)
+RETURNS void
+AS 'MODULE_PATHNAME', 'pgr_sql_create_registry'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+CREATE FUNCTION registry.drop_registry(
+    name text,
+    if_exists boolean DEFAULT false,
+    cascade boolean DEFAULT false)
+RETURNS void
+AS 'MODULE_PATHNAME', 'pgr_sql_drop_registry'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+CREATE FUNCTION registry.registry_exists(name text)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'pgr_sql_registry_exists'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+
+-- Text goes through the input function of the registry's value type.
+CREATE FUNCTION registry.put(
+    registry text, key text, value text, ttl interval DEFAULT NULL)
+RETURNS void
+AS 'MODULE_PATHNAME', 'pgr_sql_put'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+-- Any other type goes through its cast.
+CREATE FUNCTION registry.put(
+    registry text, key text, value "any", ttl interval DEFAULT NULL)
+RETURNS void
+AS 'MODULE_PATHNAME', 'pgr_sql_put_any'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+CREATE FUNCTION registry.put_many(
+    registry text, entries jsonb, replace boolean DEFAULT false)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'pgr_sql_put_many'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+CREATE FUNCTION registry.delete(registry text, key text)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'pgr_sql_delete'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+CREATE FUNCTION registry.get(registry text, key text)
+RETURNS jsonb
+AS 'MODULE_PATHNAME', 'pgr_sql_get'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION registry.get_text(registry text, key text)
+RETURNS text
+AS 'MODULE_PATHNAME', 'pgr_sql_get_text'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION registry.get_numeric(registry text, key text)
+RETURNS numeric
+AS 'MODULE_PATHNAME', 'pgr_sql_get_numeric'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION registry.get_float8(registry text, key text)
+RETURNS float8
+AS 'MODULE_PATHNAME', 'pgr_sql_get_float8'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION registry.entries(
+    registry text,
+    OUT key text,
+    OUT value jsonb,
+    OUT owner_pid int,
+    OUT updated_at timestamptz,
+    OUT expires_at timestamptz)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'pgr_sql_entries'
+LANGUAGE C STABLE STRICT PARALLEL SAFE ROWS 100;
+
+CREATE FUNCTION registry.entry_count(registry text)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'pgr_sql_entry_count'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION registry.generation()
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'pgr_sql_generation'
+LANGUAGE C STABLE PARALLEL SAFE;
+
+CREATE FUNCTION registry.advance()
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'pgr_sql_advance'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+
+-- ---------------------------------------------------------------------------
+-- Exchange rates
+-- ---------------------------------------------------------------------------
+
+CREATE TYPE registry.rate_quote AS (
+    rate numeric,
+    from_currency text,
+    to_currency text,
+    base text,
+    value_date date,
+    fetched_at timestamptz,
+    source text,
+    rate_set bigint,
+    stale boolean);
+
+CREATE FUNCTION registry.rate(
+    from_currency text,
+    to_currency text,
+    on_date date DEFAULT NULL,
+    missing_ok boolean DEFAULT false,
+    max_age interval DEFAULT NULL,
+    rates text DEFAULT 'rates')
+RETURNS numeric
+AS 'MODULE_PATHNAME', 'pgr_sql_rate'
+LANGUAGE C STABLE PARALLEL SAFE;
+
+CREATE FUNCTION registry.rate_float8(from_currency text, to_currency text)
+RETURNS float8
+AS 'MODULE_PATHNAME', 'pgr_sql_rate_float8'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION registry.convert(
+    amount numeric,
+    from_currency text,
+    to_currency text,
+    scale int DEFAULT NULL,
+    on_date date DEFAULT NULL,
+    missing_ok boolean DEFAULT false,
+    max_age interval DEFAULT NULL,
+    rates text DEFAULT 'rates')
+RETURNS numeric
+AS 'MODULE_PATHNAME', 'pgr_sql_convert'
+LANGUAGE C STABLE PARALLEL SAFE;
+
+CREATE FUNCTION registry.quote(
+    from_currency text,
+    to_currency text,
+    on_date date DEFAULT NULL,
+    rates text DEFAULT 'rates')
+RETURNS registry.rate_quote
+AS 'MODULE_PATHNAME', 'pgr_sql_quote'
+LANGUAGE C STABLE PARALLEL SAFE;
+
+CREATE FUNCTION registry.set_rates(
+    base text,
+    rates jsonb,
+    value_date date DEFAULT current_date,
+    name text DEFAULT 'rates')
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'pgr_sql_set_rates'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+CREATE FUNCTION registry.minor_units(currency text)
+RETURNS int
+AS 'MODULE_PATHNAME', 'pgr_sql_minor_units'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION registry.round_money(
+    amount numeric, currency text, mode text DEFAULT 'half_up')
+RETURNS numeric
+AS 'MODULE_PATHNAME', 'pgr_sql_round_money'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+
+-- ---------------------------------------------------------------------------
+-- Refresh
+-- ---------------------------------------------------------------------------
+
+CREATE FUNCTION registry.refresh(
+    source text,
+    wait boolean DEFAULT true,
+    timeout interval DEFAULT '30 s',
+    raise boolean DEFAULT false,
+    OUT ok boolean,
+    OUT http_status int,
+    OUT changed boolean,
+    OUT generation bigint,
+    OUT visible boolean,
+    OUT error text)
+AS 'MODULE_PATHNAME', 'pgr_sql_refresh'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+CREATE FUNCTION registry.pause(name text)
+RETURNS void
+AS 'MODULE_PATHNAME', 'pgr_sql_pause'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+CREATE FUNCTION registry.resume(name text)
+RETURNS void
+AS 'MODULE_PATHNAME', 'pgr_sql_resume'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+CREATE FUNCTION registry.restart_workers()
+RETURNS void
+AS 'MODULE_PATHNAME', 'pgr_sql_restart_workers'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+-- ---------------------------------------------------------------------------
+-- Log
+-- ---------------------------------------------------------------------------
+
+CREATE FUNCTION registry.log_tail(
+    n int DEFAULT 100,
+    handler text DEFAULT NULL,
+    OUT seq bigint,
+    OUT "time" timestamptz,
+    OUT pid int,
+    OUT backend_type text,
+    OUT database text,
+    OUT username text,
+    OUT application text,
+    OUT level text,
+    OUT sqlstate text,
+    OUT message text,
+    OUT detail text,
+    OUT hint text,
+    OUT context text,
+    OUT statement text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'pgr_sql_log_tail'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 100;
+
+-- ---------------------------------------------------------------------------
+-- Status and views
+-- ---------------------------------------------------------------------------
+
+CREATE FUNCTION registry.status(
+    OUT preloaded boolean,
+    OUT advice text,
+    OUT scheduler_pid int,
+    OUT scheduler_state text,
+    OUT scheduler_started_at timestamptz,
+    OUT rates_source text,
+    OUT rates_paused boolean,
+    OUT rates_attempts bigint,
+    OUT rates_successes bigint,
+    OUT rates_not_modified bigint,
+    OUT rates_changed bigint,
+    OUT rates_failures bigint,
+    OUT rates_consecutive_failures int,
+    OUT rates_failing_since timestamptz,
+    OUT rates_last_attempt timestamptz,
+    OUT rates_last_success timestamptz,
+    OUT rates_last_error text,
+    OUT rates_last_error_at timestamptz,
+    OUT rates_http_status int,
+    OUT rates_bytes bigint,
+    OUT rates_duration interval,
+    OUT rates_next_refresh timestamptz,
+    OUT rates_quarantine text,
+    OUT rates_quarantined_at timestamptz,
+    OUT generation bigint,
+    OUT oldest_pin bigint,
+    OUT oldest_pin_pid int,
+    OUT memory_total bigint,
+    OUT memory_used bigint,
+    OUT log_accepted bigint,
+    OUT log_truncated bigint,
+    OUT log_dropped_busy bigint,
+    OUT log_dropped_recursion bigint,
+    OUT log_dropped_too_early bigint)
+AS 'MODULE_PATHNAME', 'pgr_sql_status'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+
+-- The views' own functions: what they return depends on the caller.
+CREATE FUNCTION registry.list_registries(
+    OUT name text,
+    OUT value_type text,
+    OUT keys text,
+    OUT durable boolean,
+    OUT owner oid,
+    OUT state text,
+    OUT entries bigint,
+    OUT bytes bigint,
+    OUT last_change timestamptz,
+    OUT stale boolean)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'pgr_sql_list_registries'
+LANGUAGE C STABLE PARALLEL SAFE ROWS 100;
+
+CREATE FUNCTION registry.list_rates(
+    OUT currency text,
+    OUT rate numeric,
+    OUT base text,
+    OUT value_date date,
+    OUT fetched_at timestamptz,
+    OUT checked_at timestamptz,
+    OUT age interval,
+    OUT stale boolean,
+    OUT stale_reason text,
+    OUT rate_set bigint,
+    OUT source text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'pgr_sql_list_rates'
+LANGUAGE C STABLE PARALLEL SAFE ROWS 40;
+
+CREATE FUNCTION registry.list_readers(
+    OUT pid int,
+    OUT generation bigint,
+    OUT pinned_at timestamptz,
+    OUT query_start timestamptz)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'pgr_sql_list_readers'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 100;
+
+CREATE FUNCTION registry.list_memory(OUT part text, OUT bytes bigint)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'pgr_sql_list_memory'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 10;
+
+CREATE VIEW registry.registries AS
+    SELECT name, value_type, keys, durable,
+           CASE WHEN owner IS NOT NULL THEN pg_catalog.pg_get_userbyid(owner) END
+               AS owner,
+           state, entries, bytes, last_change, stale
+      FROM registry.list_registries();
+
+CREATE VIEW registry.rates AS
+    SELECT currency, rate, base, value_date, fetched_at, checked_at, age,
+           stale, stale_reason, rate_set, source
+      FROM registry.list_rates();
+
+CREATE VIEW registry.readers AS
+    SELECT pid, generation, pinned_at, query_start
+      FROM registry.list_readers();
+
+CREATE VIEW registry.memory AS
+    SELECT part, bytes FROM registry.list_memory();
+
+-- ---------------------------------------------------------------------------
+-- Privileges: PostgreSQL grants EXECUTE to PUBLIC by itself
+-- ---------------------------------------------------------------------------
+
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA registry FROM PUBLIC;
+GRANT USAGE ON SCHEMA registry TO PUBLIC;
+
+-- These check the registry's own rights.
+GRANT EXECUTE ON FUNCTION
+    registry.get(text, text),
+    registry.get_text(text, text),
+    registry.get_numeric(text, text),
+    registry.get_float8(text, text),
+    registry.entries(text),
+    registry.entry_count(text),
+    registry.registry_exists(text),
+    registry.generation(),
+    registry.advance(),
+    registry.rate(text, text, date, boolean, interval, text),
+    registry.rate_float8(text, text),
+    registry.convert(numeric, text, text, int, date, boolean, interval, text),
+    registry.quote(text, text, date, text),
+    registry.round_money(numeric, text, text),
+    registry.minor_units(text),
+    registry.put(text, text, text, interval),
+    registry.put(text, text, "any", interval),
+    registry.put_many(text, jsonb, boolean),
+    registry.delete(text, text),
+    registry.list_registries(),
+    registry.list_rates()
+TO PUBLIC;
+GRANT SELECT ON registry.rates, registry.registries TO PUBLIC;
+
+GRANT EXECUTE ON FUNCTION
+    registry.status(), registry.list_readers(), registry.list_memory()
+TO pg_monitor;
+GRANT SELECT ON registry.readers, registry.memory TO pg_monitor;

@@ -1,0 +1,78 @@
+/*
+ * registry/directory.c
+ *	  See directory.h.  Loads only, but for the first look at pg_extension.
+ */
+#include "postgres.h"
+
+#include "commands/extension.h"
+#include "miscadmin.h"
+#include "utils/inval.h"
+#include "utils/syscache.h"
+
+#include "base/compat.h"
+#include "registry/directory.h"
+#include "registry/pin.h"
+
+static Oid	extension = InvalidOid;
+
+/*
+ * CREATE and DROP EXTENSION create and drop the schema "registry", whose
+ * invalidation reaches every session; pg_extension itself has no cache.
+ */
+static void
+forget_extension(Datum arg, int cache, uint32 hash)
+{
+	extension = InvalidOid;
+}
+
+Oid
+pgr_directory_extension(void)
+{
+	static bool registered = false;
+
+	if (likely(extension != InvalidOid))
+		return extension;
+	if (!registered)
+	{
+		CacheRegisterSyscacheCallback(NAMESPACEOID, forget_extension,
+									  (Datum) 0);
+		registered = true;
+	}
+	extension = get_extension_oid("pg_registry", true);
+	return extension;
+}
+
+uint32
+pgr_directory_slot(const PgrSharedRoot *root, Oid database, Oid ext)
+{
+	PgrDatabaseKey key = {database, ext};
+	const PgrSlot *slot =
+		pgr_block_find(pgr_root_block(pgr_image, root, PGR_SLOT_DATABASES),
+					   (const char *) &key, sizeof(key));
+
+	return slot == NULL ? PGR_NO_SLOT : (uint32) slot->fixed.i8;
+}
+
+const PgrBlock *
+pgr_directory_find(const PgrSharedRoot *root, const char *name, uint32 len,
+				   uint32 *slot)
+{
+	uint32		directory;
+	const PgrSlot *entry;
+
+	if (len == strlen(PGR_RATES_NAME) && memcmp(name, PGR_RATES_NAME, len) == 0)
+	{
+		*slot = PGR_SLOT_RATES;
+		return pgr_root_block(pgr_image, root, PGR_SLOT_RATES);
+	}
+	directory = pgr_directory_slot(root, MyDatabaseId,
+								   pgr_directory_extension());
+	if (directory == PGR_NO_SLOT)
+		return NULL;
+	entry = pgr_block_find(pgr_root_block(pgr_image, root, directory), name,
+						   len);
+	if (entry == NULL)
+		return NULL;
+	*slot = (uint32) entry->fixed.i8;
+	return pgr_root_block(pgr_image, root, *slot);
+}

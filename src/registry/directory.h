@@ -1,0 +1,39 @@
+/*
+ * registry/directory.h
+ *	  From names to slots of the root.
+ *
+ * The directories are blocks like any registry's and are published with them:
+ * slot 0 maps (database, extension) to the slot of that database's directory,
+ * which maps registry names to slots.  So a name resolves with two lookups,
+ * under the statement's pin, and creating or dropping a registry is one more
+ * change of the same publish.  Keyed by the extension's oid as well: an
+ * extension that is dropped and created again starts empty.
+ */
+#ifndef PGR_REGISTRY_DIRECTORY_H
+#define PGR_REGISTRY_DIRECTORY_H
+
+#include "registry/image.h"
+
+/*
+ * The oid of the extension in this database; 0 if it is not (any more)
+ * installed.  Cached until an invalidation of a schema arrives.
+ */
+extern Oid	pgr_directory_extension(void);
+
+/* Key of (database, extension) in slot 0: these bytes. */
+typedef struct PgrDatabaseKey
+{
+	Oid			database;
+	Oid			extension;
+} PgrDatabaseKey;
+
+/* The directory's slot, PGR_NO_SLOT if that database has none yet. */
+extern uint32 pgr_directory_slot(const PgrSharedRoot *root, Oid database,
+								 Oid extension);
+
+/* A registry of this database, or the cluster's rates; NULL if unknown. */
+extern const PgrBlock *pgr_directory_find(const PgrSharedRoot *root,
+										  const char *name, uint32 len,
+										  uint32 *slot);
+
+#endif							/* PGR_REGISTRY_DIRECTORY_H */

@@ -1,0 +1,547 @@
+/*
+ * registry/pending.c
+ *	  Keeping and reading the list of uncommitted changes; see pending.h.
+ *
+ * Process model: the list has one writer, this backend outside parallel mode.
+ * In a parallel worker everything here only reads the leader's list.
+ */
+#include "postgres.h"
+
+#include "access/parallel.h"
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "base/compat.h"
+#include "registry/pending_list.h"
+#include "registry/pin.h"
+#include "settings.h"
+#include "shm/area.h"
+
+/* A list longer than this is searched through an index. */
+#define INDEX_FROM 32
+
+/* hash of (registry, key) -> newest change with that hash */
+typedef struct IndexEntry
+{
+	uint64		hash;
+	PgrRef		newest;
+} IndexEntry;
+
+static PgrRef head = 0;			/* our own; a worker asks its leader's line */
+static uint32 last_sequence = 0;
+static uint32 length = 0;
+static bool closed = false;		/* PRE_COMMIT has folded the list */
+static HTAB *list_index = NULL; /* in TopTransactionContext */
+
+static PgrPendingChange *
+change_at(PgrRef ref)
+{
+	return pgr_image_ptr(pgr_image, ref);
+}
+
+static uint64
+change_hash(const PgrRegistryName *registry, const char *key, uint32 key_len)
+{
+	uint64		seed = pgr_image->seed ^ registry->extension;
+	uint64		hash;
+
+	hash = pgr_key_hash(registry->name, registry->len,
+						pgr_key_word(registry->name, registry->len), seed);
+	if (key == NULL)
+		return hash;
+	return pgr_key_hash(key, key_len, pgr_key_word(key, key_len), hash);
+}
+
+/* ------------------------------------------------------------------------
+ * Index
+ * ------------------------------------------------------------------------
+ */
+
+static HTAB *
+index_in(HTAB *index, PgrRef ref)
+{
+	PgrPendingChange *change = change_at(ref);
+	bool		found;
+	IndexEntry *entry = hash_search(index, &change->hash, HASH_ENTER, &found);
+
+	/* a worker writes nothing; it walks its leader's list from entry->newest */
+	if (!IsParallelWorker())
+		change->older_same = found ? entry->newest : 0;
+	entry->newest = ref;
+	return index;
+}
+
+static void
+unindex_change(PgrRef ref)
+{
+	PgrPendingChange *change = change_at(ref);
+	IndexEntry *entry = hash_search(list_index, &change->hash, HASH_FIND, NULL);
+
+	if (change->older_same != 0)
+		entry->newest = change->older_same;
+	else
+		hash_search(list_index, &change->hash, HASH_REMOVE, NULL);
+}
+
+static void
+build_index(void)
+{
+	HASHCTL		control = {.keysize = sizeof(uint64),.entrysize = sizeof(IndexEntry),
+	.hcxt = TopTransactionContext};
+	PgrPendingChange **changes;
+	HTAB	   *index;
+	int			n;
+
+	index = hash_create("pg_registry pending changes", 256, &control,
+						HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	changes = pgr_pending_oldest_first(&n);
+	for (int i = 0; i < n; i++)
+		index_in(index, pgr_arena_ref(pgr_image_arena(pgr_image), changes[i]));
+	pfree(changes);
+	list_index = index;
+}
+
+PgrPendingChange **
+pgr_pending_oldest_first(int *n)
+{
+	PgrPendingChange **changes;
+	int			count = 0;
+
+	for (PgrRef ref = pgr_pin_pending_head(); ref != 0;
+		 ref = change_at(ref)->older)
+		count++;
+	changes = MemoryContextAllocHuge(CurrentMemoryContext,
+									 Max(count, 1) * sizeof(*changes));
+	*n = count;
+	for (PgrRef ref = pgr_pin_pending_head(); ref != 0;
+		 ref = change_at(ref)->older)
+		changes[--count] = change_at(ref);
+	return changes;
+}
+
+/* ------------------------------------------------------------------------
+ * Writing
+ * ------------------------------------------------------------------------
+ */
+
+static void
+free_change(PgrRef ref)
+{
+	pgr_arena_free(pgr_image_arena(pgr_image), ref);
+}
+
+/*
+ * Add a change; the caller has done every check.  The only failures are a
+ * full arena and a full backend, and both leave the list as it was.
+ */
+static void
+add_change(PgrPendingKind kind, const PgrRegistryName *registry,
+		   const char *key, uint32 key_len, const void *data, uint32 data_len,
+		   const PgrPendingChange *rest)
+{
+	Size		size = offsetof(PgrPendingChange, data) +
+		MAXALIGN(data_len) + registry->len + key_len;
+	PgrRef		ref;
+	PgrPendingChange *change;
+
+	if (closed)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot change a registry while the transaction is committing")));
+	LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_EXCLUSIVE);
+	ref = pgr_plan_alloc(size, PGR_MEMORY_PENDING,
+						 kind == PGR_CHANGE_DELETE ||
+						 kind == PGR_CHANGE_DROP ||
+						 kind == PGR_CHANGE_DROP_ALL);
+	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
+	if (ref == 0)
+		pgr_plan_out_of_memory(size);
+
+	change = change_at(ref);
+	*change = *rest;
+	change->kind = kind;
+	change->hash = change_hash(registry, key, key_len);
+	change->older = head;
+	change->older_same = 0;
+	change->sequence = ++last_sequence;
+	change->subtransaction = GetCurrentSubTransactionId();
+	change->command = GetCurrentCommandId(true);
+	change->database = registry->database;
+	change->extension = registry->extension;
+	change->name_len = registry->len;
+	change->key_len = key_len;
+	change->value_len = data_len;
+	change->name_offset = (uint32) MAXALIGN(data_len);
+	change->key_offset = change->name_offset + registry->len;
+	if (data_len > 0)
+		memcpy(change->data, data, data_len);
+	memcpy(change->data + change->name_offset, registry->name, registry->len);
+	if (key_len > 0)
+		memcpy(change->data + change->key_offset, key, key_len);
+
+	head = ref;
+	length++;
+	pgr_pin_set_pending(head);
+	if (list_index != NULL)
+	{
+		HTAB	   *index = list_index;
+
+		list_index = NULL;		/* built anew if this runs out of memory */
+		list_index = index_in(index, ref);
+	}
+}
+
+void
+pgr_pending_put(const PgrRegistryName *registry, const char *key,
+				uint32 key_len, const PgrValue *value, TimestampTz expires_at)
+{
+	PgrPendingChange rest = {
+		.fixed = value->fixed,
+		.updated_at = GetCurrentTransactionStartTimestamp(),
+		.expires_at = expires_at,
+	};
+
+	add_change(PGR_CHANGE_PUT, registry, key, key_len, value->data, value->len,
+			   &rest);
+}
+
+void
+pgr_pending_delete(const PgrRegistryName *registry, const char *key,
+				   uint32 key_len)
+{
+	PgrPendingChange rest = {0};
+
+	add_change(PGR_CHANGE_DELETE, registry, key, key_len, NULL, 0, &rest);
+}
+
+void
+pgr_pending_create(const PgrDefinition *definition)
+{
+	PgrPendingChange rest = {0};
+	PgrRegistryName registry = {
+		definition->database, definition->extension, definition->name,
+		definition->name_len
+	};
+
+	add_change(PGR_CHANGE_CREATE, &registry, NULL, 0, definition,
+			   sizeof(*definition), &rest);
+}
+
+void
+pgr_pending_drop(const PgrRegistryName *registry)
+{
+	PgrPendingChange rest = {0};
+
+	add_change(PGR_CHANGE_DROP, registry, NULL, 0, NULL, 0, &rest);
+}
+
+void
+pgr_pending_rates(const void *extra, uint32 extra_len, uint32 base_len)
+{
+	PgrPendingChange rest = {.flags = (uint16) base_len};
+	PgrRegistryName registry = {
+		InvalidOid, InvalidOid, PGR_RATES_NAME, strlen(PGR_RATES_NAME)
+	};
+
+	add_change(PGR_CHANGE_RATES, &registry, NULL, 0, extra, extra_len, &rest);
+}
+
+void
+pgr_pending_drop_all(Oid database, Oid extension)
+{
+	PgrPendingChange rest = {0};
+	PgrRegistryName registry = {database, extension, "", 0};
+
+	add_change(PGR_CHANGE_DROP_ALL, &registry, NULL, 0, NULL, 0, &rest);
+}
+
+/* ------------------------------------------------------------------------
+ * Reading
+ * ------------------------------------------------------------------------
+ */
+
+/* Changes of earlier commands are visible, as rows would be. */
+static CommandId
+visible_before(bool all)
+{
+	if (all)
+		return InvalidCommandId;	/* the largest */
+	if (ActiveSnapshotSet())
+		return GetActiveSnapshot()->curcid;
+	return GetCurrentCommandId(false);
+}
+
+/*
+ * The newest visible change of this registry and key (NULL: of the registry as
+ * a whole), NULL if there is none.
+ */
+static const PgrPendingChange *
+newest_visible(const PgrRegistryName *registry, const char *key,
+			   uint32 key_len, CommandId before)
+{
+	PgrRef		ref = pgr_pin_pending_head();
+	uint64		hash = change_hash(registry, key, key_len);
+	bool		indexed = list_index != NULL;
+
+	if (!indexed && (length > INDEX_FROM || IsParallelWorker()))
+	{
+		build_index();
+		indexed = true;
+	}
+	if (indexed)
+	{
+		IndexEntry *entry = hash_search(list_index, &hash, HASH_FIND, NULL);
+
+		ref = entry ? entry->newest : 0;
+	}
+	while (ref != 0)
+	{
+		const PgrPendingChange *change = change_at(ref);
+
+		if (change->hash == hash && change->command < before &&
+			pgr_change_is_of(change, registry) &&
+			change->key_len == key_len &&
+			(key == NULL ||
+			 memcmp(change->data + change->key_offset, key, key_len) == 0))
+			return change;
+		/* a worker's leader may not have linked the older ones */
+		ref = indexed && !IsParallelWorker() ?
+			change->older_same : change->older;
+	}
+	return NULL;
+}
+
+void
+pgr_pending_state(const PgrRegistryName *registry, bool all,
+				  PgrPendingState *state)
+{
+	CommandId	before = visible_before(all);
+	const PgrPendingChange *change = newest_visible(registry, NULL, 0, before);
+
+	memset(state, 0, sizeof(*state));
+	if (change == NULL)
+		return;
+	state->touched = true;
+	if (change->kind == PGR_CHANGE_DROP)
+		state->dropped = true;
+	else if (change->kind == PGR_CHANGE_CREATE)
+		state->created = (const PgrDefinition *) change->data;
+	if (change->kind != PGR_CHANGE_RATES)
+		state->since = change->sequence;
+}
+
+PgrPendingFound
+pgr_pending_find(const PgrRegistryName *registry,
+				 const PgrPendingState *state, bool all, const char *key,
+				 uint32 key_len, PgrValue *value, TimestampTz *expires_at)
+{
+	const PgrPendingChange *change = newest_visible(registry, key, key_len,
+													visible_before(all));
+
+	if (change == NULL || change->sequence < state->since)
+		return PGR_PENDING_NONE;
+	if (change->kind == PGR_CHANGE_DELETE)
+		return PGR_PENDING_DELETED;
+	value->fixed = change->fixed;
+	value->len = change->value_len;
+	value->data = change->data;
+	*expires_at = change->expires_at;
+	return PGR_PENDING_VALUE;
+}
+
+PgrBlock *
+pgr_pending_overlay(const PgrRegistryName *registry, const PgrBlock *base,
+					const PgrDefinition *definition, TimestampTz now)
+{
+	CommandId	before = visible_before(false);
+	PgrFold		fold = {0};
+	PgrPendingChange **changes;
+	PgrBlockBuild build = {
+		.definition = definition,.seed = pgr_image->seed,.now = now
+	};
+	PgrBlock   *block;
+	char	   *memory;
+	int			n;
+
+	changes = pgr_pending_oldest_first(&n);
+	for (int i = 0; i < n; i++)
+	{
+		if (changes[i]->command >= before ||
+			!pgr_change_is_of(changes[i], registry))
+			continue;
+		if (changes[i]->kind == PGR_CHANGE_CREATE ||
+			changes[i]->kind == PGR_CHANGE_DROP)
+		{
+			pgr_fold_clear(&fold);
+			base = NULL;
+		}
+		else
+			pgr_fold_add(&fold, changes[i]);
+	}
+	build.old = base;
+	if (base != NULL && fold.extra_prefix > 0 &&
+		(base->extra_len < fold.extra_prefix ||
+		 memcmp((const char *) base + base->extra_offset, fold.extra,
+				fold.extra_prefix) != 0))
+		build.old = NULL;
+	build.changes = fold.changes;
+	build.nchanges = fold.nchanges;
+	build.mark_missing = fold.mark_missing;
+	build.extra = fold.extra;
+	build.extra_len = fold.extra_len;
+
+	/* aligned as in the arena */
+	memory = MemoryContextAllocHuge(CurrentMemoryContext,
+									pgr_block_build_bytes(&build) +
+									2 * PGR_ARENA_UNIT);
+	block = (PgrBlock *) (TYPEALIGN(PGR_ARENA_UNIT, memory) +
+						  PGR_CHUNK_HEADER);
+	pgr_block_build(block, &build);
+	return block;
+}
+
+void
+pgr_pending_created(void (*visit) (const PgrDefinition *definition, void *arg),
+					void *arg)
+{
+	CommandId	before = visible_before(false);
+	PgrPendingChange **changes;
+	int			n;
+
+	changes = pgr_pending_oldest_first(&n);
+	for (int i = 0; i < n; i++)
+	{
+		PgrRegistryName registry = {
+			changes[i]->database, changes[i]->extension,
+			changes[i]->data + changes[i]->name_offset, changes[i]->name_len
+		};
+
+		if (changes[i]->kind == PGR_CHANGE_CREATE &&
+			newest_visible(&registry, NULL, 0, before) == changes[i])
+			visit((const PgrDefinition *) changes[i]->data, arg);
+	}
+	pfree(changes);
+}
+
+/* ------------------------------------------------------------------------
+ * Transactions
+ * ------------------------------------------------------------------------
+ */
+
+static void
+free_all(void)
+{
+	PgrRef		ref = head;
+
+	if (ref == 0)
+		return;
+	pgr_pin_set_pending(0);
+	LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_EXCLUSIVE);
+	while (ref != 0)
+	{
+		PgrRef		older = change_at(ref)->older;
+
+		free_change(ref);
+		ref = older;
+	}
+	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
+	head = 0;
+}
+
+static void
+end_transaction(void)
+{
+	free_all();
+	length = 0;
+	last_sequence = 0;
+	closed = false;
+	list_index = NULL;			/* goes with TopTransactionContext */
+	pgr_pin_end_transaction();
+}
+
+static void
+xact_callback(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+			if (head == 0)
+				break;
+			pgr_pending_prepare_commit();
+			closed = true;
+			break;
+		case XACT_EVENT_COMMIT:
+			if (head != 0)
+				pgr_pending_commit();
+			end_transaction();
+			break;
+		case XACT_EVENT_ABORT:
+			if (head != 0)
+				pgr_pending_cancel_commit();
+			end_transaction();
+			break;
+		case XACT_EVENT_PRE_PREPARE:
+			if (head != 0)
+				ereport(ERROR,
+						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						 errmsg("cannot PREPARE a transaction that has changed a registry"),
+						 errhint("Commit it, or change registries in a transaction of its own.")));
+			break;
+		case XACT_EVENT_PREPARE:
+		case XACT_EVENT_PARALLEL_COMMIT:
+		case XACT_EVENT_PARALLEL_ABORT:
+			list_index = NULL;
+			pgr_pin_end_transaction();
+			break;
+		case XACT_EVENT_PARALLEL_PRE_COMMIT:
+			break;
+	}
+}
+
+static void
+subxact_callback(SubXactEvent event, SubTransactionId mine,
+				 SubTransactionId parent, void *arg)
+{
+	if (head == 0)
+		return;
+	if (event == SUBXACT_EVENT_COMMIT_SUB)
+	{
+		for (PgrRef ref = head;
+			 ref != 0 && change_at(ref)->subtransaction == mine;
+			 ref = change_at(ref)->older)
+			change_at(ref)->subtransaction = parent;
+	}
+	else if (event == SUBXACT_EVENT_ABORT_SUB)
+	{
+		PgrRef		ref = head;
+
+		LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_EXCLUSIVE);
+		while (ref != 0 && change_at(ref)->subtransaction == mine)
+		{
+			PgrRef		older = change_at(ref)->older;
+
+			if (list_index != NULL)
+				unindex_change(ref);
+			free_change(ref);
+			length--;
+			ref = older;
+		}
+		LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
+		if (ref != head)
+		{
+			head = ref;
+			pgr_pin_set_pending(head);
+		}
+	}
+}
+
+void
+pgr_pending_install(void)
+{
+	RegisterXactCallback(xact_callback, NULL);
+	RegisterSubXactCallback(subxact_callback, NULL);
+}

@@ -1,0 +1,100 @@
+/*
+ * registry/pending.h
+ *	  What this transaction has changed and not committed.
+ *
+ * Changes lie in the arena from the first put (a full arena says so then), as
+ * a list from the newest to the oldest whose head stands in this backend's
+ * line, where its parallel workers find it.  Each carries the command and the
+ * subtransaction that made it: like a row, it is visible to later commands of
+ * the transaction, gone after a rollback to a savepoint, and everybody's after
+ * the commit (W-1).
+ *
+ * At PRE_COMMIT the list is folded into one change for each key and the
+ * memory for the publish is reserved; at COMMIT it is published; at ABORT,
+ * which can also follow PRE_COMMIT, everything is given back.  Who may change
+ * what, and the locks that give W-2, are the business of registry/write.c.
+ */
+#ifndef PGR_REGISTRY_PENDING_H
+#define PGR_REGISTRY_PENDING_H
+
+#include "registry/pin.h"
+#include "registry/value.h"
+
+/* Whose registry: (database, extension, name), all 0 and "rates" for rates. */
+typedef struct PgrRegistryName
+{
+	Oid			database;
+	Oid			extension;
+	const char *name;
+	uint32		len;
+} PgrRegistryName;
+
+/* Writers.  ERROR 53200 if the arena is full. */
+extern void pgr_pending_put(const PgrRegistryName *registry, const char *key,
+							uint32 key_len, const PgrValue *value,
+							TimestampTz expires_at);
+extern void pgr_pending_delete(const PgrRegistryName *registry,
+							   const char *key, uint32 key_len);
+extern void pgr_pending_create(const PgrDefinition *definition);
+extern void pgr_pending_drop(const PgrRegistryName *registry);
+
+/* A new set of rates: its puts follow.  "extra" starts with the base. */
+extern void pgr_pending_rates(const void *extra, uint32 extra_len,
+							  uint32 base_len);
+
+/* All registries of an extension, or of a database (extension 0). */
+extern void pgr_pending_drop_all(Oid database, Oid extension);
+
+/*
+ * Readers.  "all" sees the current command's changes too: writers ask so,
+ * under the locks that they hold.
+ */
+static inline bool
+pgr_pending_any(void)
+{
+	return pgr_pin_pending_head() != 0;
+}
+
+/* What this transaction has done to a registry as a whole. */
+typedef struct PgrPendingState
+{
+	bool		dropped;		/* and not created again */
+	const PgrDefinition *created;	/* in the arena; NULL = not by us */
+	bool		touched;		/* some change, of whatever kind */
+	uint32		since;			/* changes of keys count if they are newer */
+} PgrPendingState;
+
+extern void pgr_pending_state(const PgrRegistryName *registry, bool all,
+							  PgrPendingState *state);
+
+typedef enum PgrPendingFound
+{
+	PGR_PENDING_NONE,			/* look into the image */
+	PGR_PENDING_VALUE,
+	PGR_PENDING_DELETED
+} PgrPendingFound;
+
+extern PgrPendingFound pgr_pending_find(const PgrRegistryName *registry,
+										const PgrPendingState *state, bool all,
+										const char *key, uint32 key_len,
+										PgrValue *value,
+										TimestampTz *expires_at);
+
+/*
+ * A private block in the current memory context: "base" (NULL = empty) with
+ * our visible changes.  For reads of a whole registry and for rates.
+ */
+extern PgrBlock *pgr_pending_overlay(const PgrRegistryName *registry,
+									 const PgrBlock *base,
+									 const PgrDefinition *definition,
+									 TimestampTz now);
+
+/* Calls "visit" for every registry that this transaction has created, as
+ * visible now. */
+extern void pgr_pending_created(void (*visit) (const PgrDefinition *definition,
+											   void *arg), void *arg);
+
+/* _PG_init: transaction callbacks. */
+extern void pgr_pending_install(void);
+
+#endif							/* PGR_REGISTRY_PENDING_H */

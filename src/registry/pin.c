@@ -1,0 +1,701 @@
+/*
+ * registry/pin.c
+ *	  The statement chain and the pins of this process; see pin.h.
+ *
+ * Process model: everything here is local to a backend except its own line of
+ * the image, which it alone writes.  Nothing here takes a lock.
+ *
+ * The chain follows the C stack: a hook pushes a frame that lives in its own
+ * stack frame, and PG_FINALLY pops it, so an ERROR cannot leave a dangling
+ * one.  A portal's claim on a pin is an Attachment in the portal's memory
+ * context, whose reset callback ends it; it outlives the transaction when the
+ * portal does (a procedure that commits), but its pin does not.
+ */
+#include "postgres.h"
+
+#include "access/parallel.h"
+#include "access/xact.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/proc.h"
+#include "tcop/pquery.h"
+#include "tcop/utility.h"
+#include "utils/memutils.h"
+#include "utils/portal.h"
+#include "utils/timestamp.h"
+
+#include "base/compat.h"
+#include "registry/pin.h"
+#include "registry/value.h"
+#include "settings.h"
+#include "shm/area.h"
+
+#define MAX_SPARES 8			/* spare lines of one backend */
+#define MAX_CELLS (PGR_LINE_PINS + MAX_SPARES * PGR_SPARE_PINS)
+
+/* A running portal, or NULL where there is none (SPI in a trigger at commit) */
+typedef struct Frame
+{
+	Portal		portal;
+	struct Frame *up;
+} Frame;
+
+typedef struct Attachment
+{
+	MemoryContextCallback callback;
+	Portal		portal;
+	PgrPin	   *pin;			/* NULL: ended with its transaction */
+	struct Attachment *next;
+} Attachment;
+
+/* One place of our line, or of a spare line, that can name a generation. */
+typedef struct Cell
+{
+	pg_atomic_uint64 *shared;
+	TimestampTz *pinned_at;		/* NULL in a spare line */
+	uint64		generation;
+	const PgrSharedRoot *root;
+	int			pins;
+} Cell;
+
+PgrSharedImage *pgr_image = NULL;
+uint64		pgr_pin_token = 0;
+PgrPin	   *pgr_pin_current = NULL;
+
+static Frame *chain = NULL;
+static Attachment *attachments = NULL;
+static PgrPin *transaction_pin = NULL;
+static PgrPin *workers_pin = NULL;	/* what parallel_pin of our line names */
+static PgrPin *free_pins = NULL;
+static uint64 last_token = 0;
+static bool reads_pending = false;	/* this transaction changed something */
+
+static PgrSharedLine *my_line = NULL;
+static Cell cells[MAX_CELLS];
+static int	ncells = 0;
+static PgrSharedSpareLine *my_spares[MAX_SPARES];
+static int	nspares = 0;
+
+static ExecutorRun_hook_type prev_executor_run = NULL;
+static ExecutorFinish_hook_type prev_executor_finish = NULL;
+static ProcessUtility_hook_type prev_process_utility = NULL;
+
+/* ------------------------------------------------------------------------
+ * Shared memory: our line and spare lines
+ * ------------------------------------------------------------------------
+ */
+
+static uint32
+line_count(void)
+{
+	return MaxBackends + NUM_AUXILIARY_PROCS;
+}
+
+static uint32
+spare_count(void)
+{
+	return 16 + MaxBackends / 8;
+}
+
+static Size
+arena_bytes(void)
+{
+	return (Size) pgr_settings.shared_memory_kb * 1024;
+}
+
+Size
+pgr_pin_shared_size(void)
+{
+	return pgr_image_bytes(line_count(), spare_count(), arena_bytes());
+}
+
+void
+pgr_pin_shared_init(void *part, Size size)
+{
+	PgrDefinition databases = {.kind = PGR_BLOCK_DATABASES};
+	PgrDefinition rates = {
+		.kind = PGR_BLOCK_RATES,
+		.value_type = PGR_TYPE_NUMERIC,
+		.name = PGR_RATES_NAME,
+		.name_len = strlen(PGR_RATES_NAME),
+		.created_at = GetCurrentTimestamp(),
+	};
+
+	pgr_image_init(part, line_count(), spare_count(), arena_bytes(),
+				   pgr_area_header->hash_seed);
+	pgr_image_init_slot(part, PGR_SLOT_DATABASES, &databases);
+	pgr_image_init_slot(part, PGR_SLOT_RATES, &rates);
+}
+
+static void
+raise_high(pg_atomic_uint32 *high, uint32 count)
+{
+	uint32		old = pg_atomic_read_u32(high);
+
+	while (old < count && !pg_atomic_compare_exchange_u32(high, &old, count))
+		;
+}
+
+/*
+ * At process exit.  ProcKill, which gives our proc number away, was
+ * registered before this and so runs after it.
+ */
+static void
+leave_line(int code, Datum arg)
+{
+	for (int i = 0; i < ncells; i++)
+		pgr_image_unpin(cells[i].shared);
+	for (int i = 0; i < nspares; i++)
+		pg_atomic_write_u32(&my_spares[i]->owner, 0);
+	pg_atomic_write_u64(&my_line->parallel_pin, 0);
+	pg_atomic_write_u32(&my_line->pending_head, 0);
+	pg_atomic_write_u32(&my_line->in_use, 0);
+	ncells = nspares = 0;
+	my_line = NULL;
+}
+
+static void
+add_cell(pg_atomic_uint64 *shared, TimestampTz *pinned_at)
+{
+	Cell	   *cell = &cells[ncells++];
+
+	memset(cell, 0, sizeof(*cell));
+	cell->shared = shared;
+	cell->pinned_at = pinned_at;
+}
+
+static void
+take_line(void)
+{
+	uint32		number = PgrProcNumber(MyProc);
+
+	if (number >= pgr_image->lines_count)
+		elog(ERROR, "proc number %u is beyond the %u lines of pg_registry",
+			 number, pgr_image->lines_count);
+	my_line = pgr_image_line(pgr_image, number);
+	for (int i = 0; i < PGR_LINE_PINS; i++)
+		add_cell(&my_line->pins[i], &my_line->pinned_at[i]);
+	pg_atomic_write_u32(&my_line->in_use, (uint32) MyProcPid);
+	/* a full barrier: reclaim must know of the line before it holds a pin */
+	raise_high(&pgr_image->lines_high, number + 1);
+	on_shmem_exit(leave_line, (Datum) 0);
+}
+
+static bool
+take_spare(void)
+{
+	if (nspares == MAX_SPARES)
+		return false;
+	for (uint32 i = 0; i < pgr_image->spares_count; i++)
+	{
+		PgrSharedSpareLine *spare = pgr_image_spare(pgr_image, i);
+		uint32		nobody = 0;
+
+		if (!pg_atomic_compare_exchange_u32(&spare->owner, &nobody,
+											(uint32) MyProcPid))
+			continue;
+		raise_high(&pgr_image->spares_high, i + 1);
+		my_spares[nspares++] = spare;
+		for (int p = 0; p < PGR_SPARE_PINS; p++)
+			add_cell(&spare->pins[p], NULL);
+		return true;
+	}
+	return false;
+}
+
+static void
+give_back_spares(void)
+{
+	for (int i = 0; i < nspares; i++)
+		pg_atomic_write_u32(&my_spares[i]->owner, 0);
+	nspares = 0;
+	ncells = Min(ncells, PGR_LINE_PINS);
+}
+
+/* A cell without a pin, -1 if there is none anywhere. */
+static int
+free_cell(void)
+{
+	for (int i = 0; i < ncells; i++)
+		if (cells[i].pins == 0)
+			return i;
+	if (take_spare())
+		return ncells - PGR_SPARE_PINS;
+	return -1;
+}
+
+static int
+newest_cell(void)
+{
+	int			newest = 0;
+
+	for (int i = 1; i < ncells; i++)
+		if (cells[i].generation > cells[newest].generation)
+			newest = i;
+	return newest;
+}
+
+/* ------------------------------------------------------------------------
+ * Pins
+ * ------------------------------------------------------------------------
+ */
+
+static PgrPin *
+pin_allocate(void)
+{
+	PgrPin	   *pin = free_pins;
+
+	if (pin != NULL)
+		free_pins = pin->next_free;
+	else
+		pin = MemoryContextAlloc(TopMemoryContext, sizeof(PgrPin));
+	memset(pin, 0, sizeof(*pin));
+	pin->token = ++last_token;
+	return pin;
+}
+
+/*
+ * Pin the newest generation; never fails for lack of a cell: then the
+ * statement shares the newest generation that this backend pins already.
+ */
+static PgrPin *
+pin_new(void)
+{
+	PgrPin	   *pin = pin_allocate();
+	int			i;
+
+	if (my_line == NULL)
+		take_line();
+	i = free_cell();
+	if (i < 0)
+		i = newest_cell();
+	else
+	{
+		Cell	   *cell = &cells[i];
+
+		cell->root = pgr_image_pin(pgr_image, cell->shared,
+								   &cell->generation);
+		for (int other = 0; other < ncells; other++)
+		{
+			if (other == i || cells[other].pins == 0 ||
+				cells[other].generation != cell->generation)
+				continue;
+			pgr_image_unpin(cell->shared);
+			cell->generation = 0;
+			i = other;
+			break;
+		}
+	}
+	pin->at = GetCurrentTimestamp();
+	if (cells[i].pins++ == 0 && cells[i].pinned_at)
+		*cells[i].pinned_at = pin->at;
+	pin->cell = i;
+	pin->generation = cells[i].generation;
+	pin->root = cells[i].root;
+	return pin;
+}
+
+static void
+pin_release(PgrPin *pin)
+{
+	Assert(pin->holders > 0);
+	if (--pin->holders > 0)
+		return;
+	if (pin->cell >= 0)
+	{
+		Cell	   *cell = &cells[pin->cell];
+
+		if (--cell->pins == 0)
+		{
+			pgr_image_unpin(cell->shared);
+			cell->generation = 0;
+		}
+	}
+	pin->next_free = free_pins;
+	free_pins = pin;
+}
+
+static void
+forget_current(void)
+{
+	pgr_pin_current = NULL;
+	pgr_pin_token = 0;
+}
+
+static void
+set_current(PgrPin *pin)
+{
+	pgr_pin_current = pin;
+	pgr_pin_token = reads_pending ? 0 : pin->token;
+}
+
+/* ------------------------------------------------------------------------
+ * Portals
+ * ------------------------------------------------------------------------
+ */
+
+/* The portal's memory goes away: idempotent, in any order with the rest. */
+static void
+attachment_ended(void *arg)
+{
+	Attachment *attachment = arg;
+
+	for (Attachment **a = &attachments; *a != NULL; a = &(*a)->next)
+	{
+		if (*a == attachment)
+		{
+			*a = attachment->next;
+			break;
+		}
+	}
+	if (attachment->pin != NULL)
+		pin_release(attachment->pin);
+	attachment->pin = NULL;
+	forget_current();
+}
+
+static Attachment *
+attachment_of(Portal portal)
+{
+	for (Attachment *a = attachments; a != NULL; a = a->next)
+		if (a->portal == portal)
+			return a;
+	return NULL;
+}
+
+static Attachment *
+attach(Portal portal)
+{
+	Attachment *attachment = attachment_of(portal);
+
+	if (attachment != NULL)
+		return attachment;
+	attachment = MemoryContextAllocZero(portal->portalContext,
+										sizeof(Attachment));
+	attachment->portal = portal;
+	attachment->callback.func = attachment_ended;
+	attachment->callback.arg = attachment;
+	attachment->next = attachments;
+	attachments = attachment;
+	MemoryContextRegisterResetCallback(portal->portalContext,
+									   &attachment->callback);
+	return attachment;
+}
+
+static PgrPin *
+resolve_transaction(void)
+{
+	if (transaction_pin == NULL)
+	{
+		transaction_pin = pin_new();
+		transaction_pin->holders = 1;
+	}
+	return transaction_pin;
+}
+
+/* The chain as it is now: the hooks' frames, below ActivePortal if it is not
+ * the innermost of them. */
+static Frame *
+chain_now(Frame *here)
+{
+	if (chain != NULL && chain->portal == ActivePortal)
+		return chain;
+	here->portal = ActivePortal;
+	here->up = chain;
+	return here;
+}
+
+static PgrPin *
+resolve_statement(void)
+{
+	Frame		here;
+	Frame	   *first = chain_now(&here);
+	PgrPin	   *pin = NULL;
+	bool		portals = false;
+
+	for (Frame *f = first; f != NULL && pin == NULL; f = f->up)
+	{
+		Attachment *attachment;
+
+		if (f->portal == NULL)
+			continue;
+		portals = true;
+		attachment = attachment_of(f->portal);
+		if (attachment != NULL)
+			pin = attachment->pin;	/* may be NULL */
+	}
+	if (!portals)
+		return resolve_transaction();
+
+	/* allocate every attachment first: nothing below can fail half-way */
+	for (Frame *f = first; f != NULL; f = f->up)
+		if (f->portal != NULL)
+			attach(f->portal);
+	if (pin == NULL)
+		pin = pin_new();
+	for (Frame *f = first; f != NULL; f = f->up)
+	{
+		Attachment *attachment;
+
+		if (f->portal == NULL)
+			continue;
+		attachment = attachment_of(f->portal);
+		if (attachment->pin == NULL)
+		{
+			attachment->pin = pin;
+			pin->holders++;
+		}
+	}
+	return pin;
+}
+
+/*
+ * In a parallel worker: the leader's pin, if it pinned for us.  The leader
+ * holds it until we are gone (AtEOXact_Parallel waits for workers before the
+ * transaction callbacks run), so we store nothing.
+ */
+static PgrPin *
+resolve_leader(void)
+{
+	static PgrPin *borrowed = NULL;
+	PgrSharedLine *line;
+	uint64		generation;
+
+	line = pgr_image_line(pgr_image, PgrProcNumber(MyProc->lockGroupLeader));
+	reads_pending = pg_atomic_read_u32(&line->pending_head) != 0;
+	generation = pg_atomic_read_u64(&line->parallel_pin);
+	if (generation == 0)
+		return NULL;
+	pg_read_barrier();			/* pairs with share_with_workers */
+	if (borrowed == NULL || borrowed->generation != generation)
+	{
+		if (borrowed == NULL)
+			borrowed = pin_allocate();
+		borrowed->token = ++last_token;
+		borrowed->cell = -1;
+		borrowed->holders = 1;	/* ours for good */
+		borrowed->generation = generation;
+		borrowed->root =
+			pgr_image_ptr(pgr_image,
+						  pg_atomic_read_u32(&line->parallel_root));
+		borrowed->at = line->parallel_at;
+	}
+	return borrowed;
+}
+
+/* Our parallel workers are gone. */
+static void
+end_sharing(void)
+{
+	PgrPin	   *pin = workers_pin;
+
+	if (pin == NULL)
+		return;
+	workers_pin = NULL;
+	pg_atomic_write_u64(&my_line->parallel_pin, 0);
+	pin_release(pin);
+}
+
+PgrPin *
+pgr_pin_resolve(void)
+{
+	PgrPin	   *pin = NULL;
+
+	if (IsParallelWorker() && MyProc->lockGroupLeader != NULL)
+		pin = resolve_leader();
+	if (pin == NULL)
+		pin = IsolationUsesXactSnapshot() || IsParallelWorker() ?
+			resolve_transaction() : resolve_statement();
+	set_current(pin);
+	return pin;
+}
+
+PgrPin *
+pgr_pin_advance(void)
+{
+	Frame		here;
+
+	forget_current();
+	for (Frame *f = chain_now(&here); f != NULL; f = f->up)
+	{
+		Attachment *attachment = f->portal ? attachment_of(f->portal) : NULL;
+
+		if (attachment == NULL || attachment->pin == NULL)
+			continue;
+		pin_release(attachment->pin);
+		attachment->pin = NULL;
+	}
+	if (transaction_pin != NULL)
+	{
+		pin_release(transaction_pin);
+		transaction_pin = NULL;
+	}
+	return pgr_pin();
+}
+
+void
+pgr_pin_set_pending(PgrRef head)
+{
+	if (my_line == NULL)
+	{
+		if (head == 0)
+			return;
+		take_line();
+	}
+	pg_atomic_write_u32(&my_line->pending_head, head);
+	reads_pending = head != 0;
+	forget_current();
+}
+
+PgrRef
+pgr_pin_pending_head(void)
+{
+	PgrSharedLine *line = my_line;
+
+	if (IsParallelWorker() && MyProc->lockGroupLeader != NULL)
+		line = pgr_image_line(pgr_image,
+							  PgrProcNumber(MyProc->lockGroupLeader));
+	return line == NULL ? 0 : pg_atomic_read_u32(&line->pending_head);
+}
+
+void
+pgr_pin_end_transaction(void)
+{
+	forget_current();
+	end_sharing();				/* AtEOXact_Parallel has waited for them */
+	for (Attachment *a = attachments; a != NULL; a = a->next)
+	{
+		if (a->pin == NULL)
+			continue;
+		pin_release(a->pin);
+		a->pin = NULL;
+	}
+	if (transaction_pin != NULL)
+		pin_release(transaction_pin);
+	transaction_pin = NULL;
+	if (nspares > 0)
+		give_back_spares();
+}
+
+/* ------------------------------------------------------------------------
+ * Hooks
+ * ------------------------------------------------------------------------
+ */
+
+/*
+ * Before a parallel plan starts its workers: name our pin for them, and hold
+ * it until they are gone, whatever else happens to it.  A plan that runs
+ * inside another parallel plan shares its statement's pin.  True if this call
+ * has to be undone.
+ */
+static bool
+share_with_workers(void)
+{
+	PgrPin	   *pin = pgr_pin();
+
+	if (my_line == NULL)
+		take_line();
+	if (workers_pin == pin)
+		return false;
+	end_sharing();				/* a statement that failed left it to us */
+	pg_atomic_write_u32(&my_line->parallel_root,
+						pgr_arena_ref(pgr_image_arena(pgr_image), pin->root));
+	my_line->parallel_at = pin->at;
+	pg_write_barrier();			/* pairs with resolve_leader */
+	pg_atomic_write_u64(&my_line->parallel_pin, pin->generation);
+	pin->holders++;
+	workers_pin = pin;
+	return true;
+}
+
+static void
+executor_run(PGR_EXECUTOR_RUN_ARGS)
+{
+	Frame		frame = {ActivePortal, chain};
+	volatile bool shared = false;
+
+	chain = &frame;
+	forget_current();
+	PG_TRY();
+	{
+		if (query->plannedstmt->parallelModeNeeded && pgr_image != NULL &&
+			!IsParallelWorker())
+			shared = share_with_workers();
+		if (prev_executor_run)
+			prev_executor_run(PGR_EXECUTOR_RUN_PASS);
+		else
+			standard_ExecutorRun(PGR_EXECUTOR_RUN_PASS);
+	}
+	PG_FINALLY();
+	{
+		chain = frame.up;
+		forget_current();
+	}
+	PG_END_TRY();
+
+	/* after an ERROR workers may still run: the transaction's end does it */
+	if (shared)
+		end_sharing();
+}
+
+static void
+executor_finish(QueryDesc *query)
+{
+	Frame		frame = {ActivePortal, chain};
+
+	chain = &frame;
+	forget_current();
+	PG_TRY();
+	{
+		if (prev_executor_finish)
+			prev_executor_finish(query);
+		else
+			standard_ExecutorFinish(query);
+	}
+	PG_FINALLY();
+	{
+		chain = frame.up;
+		forget_current();
+	}
+	PG_END_TRY();
+}
+
+static void
+process_utility(PlannedStmt *statement, const char *text, bool read_only_tree,
+				ProcessUtilityContext context, ParamListInfo params,
+				QueryEnvironment *environment, DestReceiver *receiver,
+				QueryCompletion *completion)
+{
+	Frame		frame = {ActivePortal, chain};
+
+	chain = &frame;
+	forget_current();
+	PG_TRY();
+	{
+		if (prev_process_utility)
+			prev_process_utility(statement, text, read_only_tree, context,
+								 params, environment, receiver, completion);
+		else
+			standard_ProcessUtility(statement, text, read_only_tree, context,
+									params, environment, receiver,
+									completion);
+	}
+	PG_FINALLY();
+	{
+		chain = frame.up;
+		forget_current();
+	}
+	PG_END_TRY();
+}
+
+void
+pgr_pin_install(void)
+{
+	prev_executor_run = ExecutorRun_hook;
+	ExecutorRun_hook = executor_run;
+	prev_executor_finish = ExecutorFinish_hook;
+	ExecutorFinish_hook = executor_finish;
+	prev_process_utility = ProcessUtility_hook;
+	ProcessUtility_hook = process_utility;
+}

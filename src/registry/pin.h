@@ -1,0 +1,76 @@
+/*
+ * registry/pin.h
+ *	  Which generation a read uses: one for each top-level statement.
+ *
+ * A statement is the chain of portals that are running, kept by hooks on
+ * ExecutorRun, ExecutorFinish and ProcessUtility.  The first read takes the
+ * pin of the innermost portal of the chain that has one, else a new one, and
+ * gives it to every portal of the chain that has none.  So a query, the
+ * functions that it calls and the cursors that they open read one generation,
+ * and a cursor keeps its own between two FETCHes (R-2).  Without a portal, and
+ * from REPEATABLE READ on, the pin is the transaction's.  A parallel worker
+ * reads what its leader pinned before the workers were started.
+ *
+ * A pin ends with the last portal that holds it, in any case with the
+ * transaction, and at process exit.
+ */
+#ifndef PGR_REGISTRY_PIN_H
+#define PGR_REGISTRY_PIN_H
+
+#include "registry/image.h"
+
+typedef struct PgrPin
+{
+	uint64		generation;
+	const PgrSharedRoot *root;
+	TimestampTz at;				/* what "now" is for expiry and age */
+	uint64		token;			/* of this pin in this process; never 0 */
+	int			cell;			/* -1: the leader's */
+	int			holders;		/* portals, and the transaction */
+	struct PgrPin *next_free;
+} PgrPin;
+
+/* Process-local address of the shared image; NULL = not preloaded. */
+extern PgrSharedImage *pgr_image;
+
+/*
+ * The token of the current statement's pin, 0 if it is not resolved or if
+ * this transaction has changes of its own to read through.  It is all that the
+ * fast path of a read tests.
+ */
+extern uint64 pgr_pin_token;
+
+extern PgrPin *pgr_pin_current;
+
+/* Slow path of pgr_pin(): may allocate, never fails for lack of pins. */
+extern PgrPin *pgr_pin_resolve(void);
+
+/* The current statement's pin. */
+static inline PgrPin *
+pgr_pin(void)
+{
+	return likely(pgr_pin_current != NULL) ? pgr_pin_current :
+		pgr_pin_resolve();
+}
+
+/* Drop what the chain pins, so that the next read pins anew. */
+extern PgrPin *pgr_pin_advance(void);
+
+/*
+ * From now on (or no longer) reads of this transaction must look at its own
+ * changes: "head" is the newest of them, for our parallel workers.
+ */
+extern void pgr_pin_set_pending(PgrRef head);
+
+/* Our own newest uncommitted change, or our leader's in a parallel worker. */
+extern PgrRef pgr_pin_pending_head(void);
+
+/* The transaction ended: so did every pin.  From the xact callback. */
+extern void pgr_pin_end_transaction(void);
+
+/* _PG_init: hooks, and the image's part of shared memory. */
+extern void pgr_pin_install(void);
+extern Size pgr_pin_shared_size(void);
+extern void pgr_pin_shared_init(void *part, Size size);
+
+#endif							/* PGR_REGISTRY_PIN_H */

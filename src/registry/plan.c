@@ -1,0 +1,564 @@
+/*
+ * registry/plan.c
+ *	  See plan.h.  Runs in backends (transactions) and in the scheduler.
+ *
+ * The writer lock protects the arena, the image's own fields and the list of
+ * reservations.  Nothing in between its acquire and its release can throw.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
+#include "utils/timestamp.h"
+
+#include "base/compat.h"
+#include "registry/pin.h"
+#include "registry/plan.h"
+#include "shm/area.h"
+
+/*
+ * What the open reservations of one slot may add to it.  In the arena, in the
+ * image's list; exists while there is a reservation.  If its owners die, the
+ * segment is made anew.
+ */
+typedef struct PgrReservation
+{
+	PgrRef		next;
+	uint32		slot;
+	uint32		reservers;
+	uint32		extra_len;		/* the largest asked for */
+	int64		entries;
+	uint64		bytes;
+	PgrRef		spares;			/* one for each reserver, linked */
+} PgrReservation;
+
+/* An unused spare block holds its link in its first bytes. */
+typedef struct Spare
+{
+	PgrRef		next;
+} Spare;
+
+static PgrArena *
+arena(void)
+{
+	return pgr_image_arena(pgr_image);
+}
+
+PgrRef
+pgr_plan_alloc(Size size, PgrMemoryKind kind, bool last_resort)
+{
+	PgrRef		ref = pgr_arena_alloc(arena(), size, kind, last_resort);
+
+	if (ref == 0 && pgr_image->retired_count > 0)
+	{
+		pgr_image_reclaim(pgr_image, true);
+		ref = pgr_arena_alloc(arena(), size, kind, last_resort);
+	}
+	return ref;
+}
+
+static const PgrBlock *
+current_block(uint32 slot)
+{
+	return pgr_root_block(pgr_image,
+						  pgr_image_ptr(pgr_image, pgr_image->root), slot);
+}
+
+/* ------------------------------------------------------------------------
+ * Reservations
+ * ------------------------------------------------------------------------
+ */
+
+static PgrRef *
+find_reservation(uint32 slot)
+{
+	PgrRef	   *link = &pgr_image->reservations;
+
+	while (*link != 0)
+	{
+		PgrReservation *reservation = pgr_image_ptr(pgr_image, *link);
+
+		if (reservation->slot == slot)
+			break;
+		link = &reservation->next;
+	}
+	return link;
+}
+
+static Size
+reservation_bytes(const PgrReservation *reservation)
+{
+	const PgrBlock *block = current_block(reservation->slot);
+	uint32		extra_len = reservation->extra_len;
+
+	if (block == NULL)
+		return pgr_block_bytes(reservation->entries, reservation->bytes,
+							   extra_len);
+	return pgr_block_bytes(block->entries + reservation->entries,
+						   block->live_bytes + reservation->bytes,
+						   Max(block->extra_len, extra_len));
+}
+
+/* Replace spares that are too small, then add until each reserver has one. */
+static bool
+fill_spares(PgrReservation *reservation, bool last_resort, Size *wanted)
+{
+	Size		bytes = reservation_bytes(reservation);
+	uint32		have = 0;
+
+	*wanted = bytes;
+	for (PgrRef *link = &reservation->spares; *link != 0;)
+	{
+		Spare	   *spare = pgr_image_ptr(pgr_image, *link);
+		PgrRef		larger;
+
+		if (pgr_arena_payload_bytes(arena(), *link) < bytes)
+		{
+			larger = pgr_plan_alloc(bytes, PGR_MEMORY_RESERVED, last_resort);
+			if (larger == 0)
+				return false;
+			((Spare *) pgr_image_ptr(pgr_image, larger))->next = spare->next;
+			pgr_arena_free(arena(), *link);
+			*link = larger;
+			spare = pgr_image_ptr(pgr_image, larger);
+		}
+		have++;
+		link = &spare->next;
+	}
+	for (; have < reservation->reservers; have++)
+	{
+		PgrRef		ref = pgr_plan_alloc(bytes, PGR_MEMORY_RESERVED,
+										 last_resort);
+
+		if (ref == 0)
+			return false;
+		((Spare *) pgr_image_ptr(pgr_image, ref))->next = reservation->spares;
+		reservation->spares = ref;
+	}
+	return true;
+}
+
+static PgrRef
+take_spare_block(PgrReservation *reservation)
+{
+	PgrRef		ref = reservation->spares;
+
+	if (ref != 0)
+		reservation->spares = ((Spare *) pgr_image_ptr(pgr_image, ref))->next;
+	return ref;
+}
+
+/* One reserver less; spares beyond the others' are the caller's to free. */
+static void
+leave_reservation(PgrRef *link, const PgrPlanRegistry *registry)
+{
+	PgrReservation *reservation = pgr_image_ptr(pgr_image, *link);
+	PgrRef		ref;
+
+	reservation->entries -= registry->entries;
+	reservation->bytes -= registry->bytes;
+	if (--reservation->reservers > 0)
+		return;
+	while ((ref = take_spare_block(reservation)) != 0)
+		pgr_arena_free(arena(), ref);
+	ref = *link;
+	*link = reservation->next;
+	pgr_arena_free(arena(), ref);
+}
+
+static uint32
+count_spares(const PgrReservation *reservation)
+{
+	uint32		n = 0;
+
+	for (PgrRef ref = reservation->spares; ref != 0;
+		 ref = ((Spare *) pgr_image_ptr(pgr_image, ref))->next)
+		n++;
+	return n;
+}
+
+static void
+cancel_change(PgrPlanRegistry *registry)
+{
+	PgrRef	   *link = find_reservation(registry->slot);
+	PgrReservation *reservation = pgr_image_ptr(pgr_image, *link);
+
+	registry->reserved = false;
+	if (reservation->reservers > 1 &&
+		count_spares(reservation) == reservation->reservers)
+		pgr_arena_free(arena(), take_spare_block(reservation));
+	leave_reservation(link, registry);
+}
+
+static bool
+reserve_change(PgrPlanRegistry *registry, bool last_resort, Size *wanted)
+{
+	PgrRef	   *link = find_reservation(registry->slot);
+	PgrReservation *reservation;
+
+	if (*link == 0)
+	{
+		PgrRef		ref = pgr_plan_alloc(sizeof(PgrReservation),
+										 PGR_MEMORY_RESERVED, last_resort);
+
+		*wanted = sizeof(PgrReservation);
+		if (ref == 0)
+			return false;
+		memset(pgr_image_ptr(pgr_image, ref), 0, sizeof(PgrReservation));
+		*link = ref;
+	}
+	reservation = pgr_image_ptr(pgr_image, *link);
+	reservation->slot = registry->slot;
+	reservation->reservers++;
+	reservation->entries += registry->entries;
+	reservation->bytes += registry->bytes;
+	reservation->extra_len = Max(reservation->extra_len, registry->extra_len);
+	registry->reserved = true;
+	return fill_spares(reservation, last_resort, wanted);
+}
+
+static bool
+reserve_create(PgrPlanRegistry *registry, bool last_resort, Size *wanted)
+{
+	*wanted = pgr_block_bytes(registry->entries, registry->bytes,
+							  registry->extra_len);
+	if (!registry->has_slot)
+	{
+		registry->slot = pgr_image_slot_alloc(pgr_image);
+		if (registry->slot == PGR_NO_SLOT)
+			return false;
+		registry->has_slot = true;
+	}
+	registry->block = pgr_plan_alloc(*wanted, PGR_MEMORY_RESERVED,
+									 last_resort);
+	return registry->block != 0;
+}
+
+static void
+sum_changes(PgrPlanRegistry *registry)
+{
+	registry->entries = 0;
+	registry->bytes = 0;
+	for (int i = 0; i < registry->nchanges; i++)
+	{
+		const PgrChange *change = &registry->changes[i];
+
+		if (change->remove)
+			continue;
+		registry->entries++;
+		registry->bytes += pgr_block_item_bytes(change->key_len,
+												change->value_len);
+	}
+}
+
+/* With the lock held: undo what pgr_plan_reserve has done so far. */
+static void
+cancel_locked(PgrPlan *plan)
+{
+	for (int i = 0; i < plan->nregistries; i++)
+	{
+		PgrPlanRegistry *registry = &plan->registries[i];
+
+		if (registry->reserved)
+			cancel_change(registry);
+		if (registry->action == PGR_PLAN_CREATE)
+		{
+			if (registry->block != 0)
+				pgr_arena_free(arena(), registry->block);
+			registry->block = 0;
+			if (registry->has_slot)
+				pgr_image_slot_free(pgr_image, registry->slot);
+			registry->has_slot = false;
+		}
+	}
+	for (int i = 0; i < plan->npages; i++)
+		pgr_arena_free(arena(), plan->pages[i]);
+	plan->npages = 0;
+	if (plan->root != 0)
+		pgr_arena_free(arena(), plan->root);
+	plan->root = 0;
+}
+
+static bool
+page_is_new(const PgrPlan *plan, int upto)
+{
+	uint32		page = plan->registries[upto].slot / PGR_PAGE_SLOTS;
+
+	for (int i = 0; i < upto; i++)
+		if (plan->registries[i].slot / PGR_PAGE_SLOTS == page)
+			return false;
+	return true;
+}
+
+static bool
+reserve_locked(PgrPlan *plan, Size *wanted)
+{
+	*wanted = sizeof(PgrSharedRoot);
+	plan->root = pgr_plan_alloc(sizeof(PgrSharedRoot), PGR_MEMORY_RESERVED,
+								plan->frees);
+	if (plan->root == 0)
+		return false;
+	for (int i = 0; i < plan->nregistries; i++)
+	{
+		PgrPlanRegistry *registry = &plan->registries[i];
+
+		sum_changes(registry);
+		if (registry->action == PGR_PLAN_CREATE &&
+			!reserve_create(registry, plan->frees, wanted))
+			return false;
+		if (registry->action == PGR_PLAN_CHANGE &&
+			!reserve_change(registry, plan->frees, wanted))
+			return false;
+		if (page_is_new(plan, i))
+		{
+			PgrRef		page = pgr_plan_alloc(sizeof(PgrSharedPage),
+											  PGR_MEMORY_RESERVED,
+											  plan->frees);
+
+			*wanted = sizeof(PgrSharedPage);
+			if (page == 0)
+				return false;
+			plan->pages[plan->npages++] = page;
+		}
+	}
+	return true;
+}
+
+bool
+pgr_plan_reserve(PgrPlan *plan, Size *wanted)
+{
+	bool		fits;
+
+	plan->root = 0;
+	plan->npages = 0;
+	LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_EXCLUSIVE);
+	fits = reserve_locked(plan, wanted);
+	if (!fits)
+		cancel_locked(plan);
+	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
+	return fits;
+}
+
+void
+pgr_plan_cancel(PgrPlan *plan)
+{
+	LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_EXCLUSIVE);
+	cancel_locked(plan);
+	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
+}
+
+/* ------------------------------------------------------------------------
+ * Commit
+ * ------------------------------------------------------------------------
+ */
+
+static void
+build_into(PgrRef memory, const PgrPlan *plan, PgrPlanRegistry *registry,
+		   const PgrBlock *old)
+{
+	PgrBlockBuild build = {
+		.old = old,
+		.definition = old ? &old->definition : &registry->definition,
+		.seed = pgr_image->seed,
+		.changes = registry->changes,
+		.nchanges = registry->nchanges,
+		.mark_missing = registry->mark_missing,
+		.extra = registry->extra,
+		.extra_len = registry->extra_len,
+		.now = plan->now,
+	};
+	PgrBlock   *block = pgr_image_ptr(pgr_image, memory);
+
+	if (registry->replace ||
+		(old != NULL && registry->extra_prefix > 0 &&
+		 (old->extra_len < registry->extra_prefix ||
+		  memcmp((const char *) old + old->extra_offset, registry->extra,
+				 registry->extra_prefix) != 0)))
+		build.old = NULL;
+	pgr_block_build(block, &build);
+	pgr_arena_shrink(arena(), memory, block->size);
+}
+
+static void
+commit_change(PgrPublish *publish, PgrPlan *plan, PgrPlanRegistry *registry)
+{
+	PgrRef	   *link = find_reservation(registry->slot);
+	PgrReservation *reservation = pgr_image_ptr(pgr_image, *link);
+	const PgrBlock *old = pgr_publish_current(publish, registry->slot);
+	PgrRef		memory = take_spare_block(reservation);
+
+	registry->reserved = false;
+	Assert(memory != 0);
+	/* dropped meanwhile, with its database or extension: a void change */
+	if (old == NULL ||
+		old->definition.incarnation != registry->definition.incarnation ||
+		(registry->expected_birth != 0 &&
+		 old->object.birth != registry->expected_birth))
+	{
+		pgr_arena_free(arena(), memory);
+		plan->some_void = true;
+	}
+	else
+	{
+		build_into(memory, plan, registry, old);
+		pgr_publish_set(publish, registry->slot, memory);
+	}
+	leave_reservation(link, registry);
+}
+
+static void
+commit_drop(PgrPublish *publish, PgrPlanRegistry *registry)
+{
+	const PgrBlock *old = pgr_publish_current(publish, registry->slot);
+
+	if (old == NULL ||
+		old->definition.incarnation != registry->definition.incarnation)
+		return;
+	pgr_publish_set(publish, registry->slot, 0);
+	pgr_image_slot_free(pgr_image, registry->slot);
+}
+
+uint64
+pgr_plan_commit(PgrPlan *plan)
+{
+	PgrPublish	publish;
+	uint64		generation;
+
+	plan->some_void = false;
+	LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_EXCLUSIVE);
+	pgr_publish_begin(&publish, pgr_image, plan->root, plan->pages,
+					  plan->npages);
+	plan->root = 0;
+	for (int i = 0; i < plan->nregistries; i++)
+	{
+		PgrPlanRegistry *registry = &plan->registries[i];
+
+		switch (registry->action)
+		{
+			case PGR_PLAN_CREATE:
+				build_into(registry->block, plan, registry, NULL);
+				pgr_publish_set(&publish, registry->slot, registry->block);
+				break;
+			case PGR_PLAN_CHANGE:
+				commit_change(&publish, plan, registry);
+				break;
+			case PGR_PLAN_DROP:
+				commit_drop(&publish, registry);
+				break;
+		}
+	}
+	generation = pgr_publish_end(&publish);
+	for (int i = publish.pages_used; i < plan->npages; i++)
+		pgr_arena_free(arena(), plan->pages[i]);
+	plan->npages = 0;
+	pgr_image_reclaim(pgr_image, false);
+	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
+	return generation;
+}
+
+/* ------------------------------------------------------------------------
+ * The report of a full arena
+ * ------------------------------------------------------------------------
+ */
+
+typedef struct Shortage
+{
+	uint64		total;
+	uint64		used;
+	uint64		pending;
+	uint64		retired;
+	char		largest[PGR_NAME_LEN];
+	uint64		largest_bytes;
+	int			pid;			/* whose pin is oldest; 0 = nobody's */
+	uint64		generation;
+	TimestampTz since;
+} Shortage;
+
+static void
+find_largest(Shortage *shortage)
+{
+	for (uint32 slot = 0; slot < PGR_MAX_SLOTS; slot++)
+	{
+		const PgrBlock *block;
+
+		if (pgr_image->slot_bitmap[slot / 64] == 0)
+		{
+			slot |= 63;
+			continue;
+		}
+		block = current_block(slot);
+		if (block == NULL || block->size <= shortage->largest_bytes)
+			continue;
+		shortage->largest_bytes = block->size;
+		/* other databases are nobody's business here */
+		strlcpy(shortage->largest,
+				block->definition.database == MyDatabaseId ||
+				block->definition.kind == PGR_BLOCK_RATES ?
+				block->definition.name : "", PGR_NAME_LEN);
+	}
+}
+
+static void
+find_oldest_pin(Shortage *shortage)
+{
+	uint32		lines = pg_atomic_read_u32(&pgr_image->lines_high);
+
+	for (uint32 i = 0; i < lines; i++)
+	{
+		PgrSharedLine *line = pgr_image_line(pgr_image, i);
+
+		for (int p = 0; p < PGR_LINE_PINS; p++)
+		{
+			uint64		g = pg_atomic_read_u64(&line->pins[p]);
+
+			if (g == 0 || (shortage->pid != 0 && g >= shortage->generation))
+				continue;
+			shortage->pid = (int) pg_atomic_read_u32(&line->in_use);
+			shortage->generation = g;
+			shortage->since = line->pinned_at[p];
+		}
+	}
+}
+
+void
+pgr_plan_out_of_memory(Size wanted)
+{
+	Shortage	shortage;
+	char		pins[160];
+
+	memset(&shortage, 0, sizeof(shortage));
+	LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_SHARED);
+	shortage.total = arena()->units * PGR_ARENA_UNIT;
+	shortage.used = (arena()->units - arena()->kind_units[PGR_MEMORY_FREE]) *
+		PGR_ARENA_UNIT;
+	shortage.pending = arena()->kind_units[PGR_MEMORY_PENDING] *
+		PGR_ARENA_UNIT;
+	shortage.retired = pgr_image->retired_bytes;
+	find_largest(&shortage);
+	find_oldest_pin(&shortage);
+	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
+
+	if (shortage.retired > 0 && shortage.pid != 0)
+		snprintf(pins, sizeof(pins),
+				 "process %d pins generation " UINT64_FORMAT " since %s",
+				 shortage.pid, shortage.generation,
+				 timestamptz_to_str(shortage.since));
+	else
+		strlcpy(pins, "no process pins an old version", sizeof(pins));
+	ereport(ERROR,
+			(errcode(ERRCODE_OUT_OF_MEMORY),
+			 errmsg("out of shared memory for pg_registry: cannot reserve %zu bytes",
+					wanted),
+			 errdetail("Of " UINT64_FORMAT " bytes, " UINT64_FORMAT
+					   " are used, " UINT64_FORMAT " of them by uncommitted changes and "
+					   UINT64_FORMAT " by old versions that are pinned or not yet reclaimed; the largest registry %s%s%s takes "
+					   UINT64_FORMAT " bytes; %s.",
+					   shortage.total, shortage.used, shortage.pending,
+					   shortage.retired,
+					   shortage.largest[0] ? "\"" : "of another database",
+					   shortage.largest,
+					   shortage.largest[0] ? "\"" : "",
+					   shortage.largest_bytes, pins),
+			 errhint("Delete entries, drop registries, end idle transactions, or increase pg_registry.shared_memory; see registry.memory and registry.readers.")));
+}

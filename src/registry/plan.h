@@ -1,0 +1,96 @@
+/*
+ * registry/plan.h
+ *	  Publishing a set of changes: reserve, then commit or cancel.
+ *
+ * Everything that can fail happens in pgr_plan_reserve(), before the
+ * transaction commits; pgr_plan_commit() runs in the commit callback, where an
+ * error would be a PANIC, and is made of stores into memory that is already
+ * ours (W-1, W-3).
+ *
+ * A reservation is a sum.  A plan is built from the block that is current at
+ * its own commit, which other plans may have grown since it reserved.  So each
+ * registry with reservations keeps the sum of what they may add, and one spare
+ * block for each of them that is large enough for the current block plus that
+ * sum.  A commit turns its part of the sum into current entries, so the bound
+ * holds for the others in whatever order they commit.  No lock is held between
+ * the two.
+ */
+#ifndef PGR_REGISTRY_PLAN_H
+#define PGR_REGISTRY_PLAN_H
+
+#include "registry/image.h"
+
+typedef enum PgrPlanAction
+{
+	PGR_PLAN_CHANGE,			/* a registry that exists */
+	PGR_PLAN_CREATE,			/* a new one, in a slot of its own */
+	PGR_PLAN_DROP
+} PgrPlanAction;
+
+typedef struct PgrPlanRegistry
+{
+	PgrPlanAction action;
+	uint32		slot;			/* CREATE: filled in by pgr_plan_reserve, or
+								 * one that another entry of the plan took */
+	PgrDefinition definition;	/* CHANGE: whose incarnation must still be
+								 * there, or the change is void: the registry
+								 * has been dropped */
+	PgrChange  *changes;		/* no key twice */
+	int			nchanges;
+	bool		replace;		/* drop all other entries */
+	bool		mark_missing;	/* flag all other entries */
+	const void *extra;
+	uint32		extra_len;
+	uint32		extra_prefix;	/* keep entries only if this many bytes of
+								 * extra stay the same */
+	uint64		expected_birth; /* void unless built on this version; 0 = any */
+
+	/* pgr_plan_reserve's */
+	int64		entries;
+	uint64		bytes;
+	bool		has_slot;
+	bool		reserved;
+	PgrRef		block;			/* CREATE */
+} PgrPlanRegistry;
+
+typedef struct PgrPlan
+{
+	PgrPlanRegistry *registries;	/* in dependency order: a directory entry
+									 * for a new registry comes after it */
+	int			nregistries;
+	bool		frees;			/* ends in freeing memory: may use the last
+								 * of the arena */
+	TimestampTz now;
+	bool		some_void;		/* set by pgr_plan_commit */
+
+	/* pgr_plan_reserve's; "pages" has room for nregistries */
+	PgrRef		root;
+	PgrRef	   *pages;
+	int			npages;
+} PgrPlan;
+
+/*
+ * Take all memory that the commit will need.  False, with nothing taken, if
+ * the arena is full; *wanted is what did not fit.  Waits for the writer lock
+ * only; does not throw.
+ */
+extern bool pgr_plan_reserve(PgrPlan *plan, Size *wanted);
+
+/* Publish; returns the generation.  Cannot fail. */
+extern uint64 pgr_plan_commit(PgrPlan *plan);
+
+/* Give everything back. */
+extern void pgr_plan_cancel(PgrPlan *plan);
+
+/*
+ * ERROR 53200: how much is used, by which registry, and which pid pins what.
+ */
+extern void pgr_plan_out_of_memory(Size wanted) pg_attribute_noreturn();
+
+/*
+ * Arena memory under the writer lock, which the caller holds: reclaims when
+ * there is none left.  0 on failure.
+ */
+extern PgrRef pgr_plan_alloc(Size size, PgrMemoryKind kind, bool last_resort);
+
+#endif							/* PGR_REGISTRY_PLAN_H */

@@ -1,0 +1,455 @@
+/*
+ * registry/rates.c
+ *	  Publishing and judging sets of exchange rates; see rates.h.
+ *
+ * pgr_rates_publish() and its neighbours run in the scheduler, which has no
+ * transaction and no database: they use nothing that needs a catalog.  The
+ * rest runs in backends.
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "base/compat.h"
+#include "registry/pending.h"
+#include "registry/pin.h"
+#include "registry/plan.h"
+#include "registry/rates.h"
+#include "registry/value.h"
+#include "settings.h"
+
+#define SIGNIFICANT_DIGITS 18
+
+/* A clock that was set back by less than this makes nothing stale. */
+#define CLOCK_TOLERANCE_US (INT64CONST(60) * USECS_PER_SEC)
+
+/* ------------------------------------------------------------------------
+ * Staleness
+ * ------------------------------------------------------------------------
+ */
+
+PgrStaleReason
+pgr_rates_stale(const PgrRatesInfo *info, TimestampTz now)
+{
+	TimestampTz value_at = (TimestampTz) info->value_date * USECS_PER_DAY;
+
+	if (info->checked_at > now + CLOCK_TOLERANCE_US)
+		return PGR_STALE_CLOCK;
+	if (pgr_settings.rates_max_age_s > 0 &&
+		now - info->checked_at > pgr_settings.rates_max_age_s * USECS_PER_SEC)
+		return PGR_STALE_CHECK;
+	if (pgr_settings.rates_max_value_age_s > 0 &&
+		now - value_at > pgr_settings.rates_max_value_age_s * USECS_PER_SEC)
+		return PGR_STALE_VALUE_DATE;
+	return PGR_STALE_NO;
+}
+
+const char *
+pgr_rates_stale_name(PgrStaleReason reason)
+{
+	switch (reason)
+	{
+		case PGR_STALE_CLOCK:
+			return "clock";
+		case PGR_STALE_CHECK:
+			return "check";
+		case PGR_STALE_VALUE_DATE:
+			return "value_date";
+		case PGR_STALE_MISSING:
+			return "missing";
+		case PGR_STALE_NO:
+			break;
+	}
+	return NULL;
+}
+
+/* ------------------------------------------------------------------------
+ * Arithmetic
+ * ------------------------------------------------------------------------
+ */
+
+static Numeric
+parse_scaled(const char *digits, int exponent)
+{
+	char	   *text = psprintf("%se%d", digits, exponent);
+
+	return DatumGetNumeric(DirectFunctionCall3(numeric_in,
+											   CStringGetDatum(text),
+											   ObjectIdGetDatum(InvalidOid),
+											   Int32GetDatum(-1)));
+}
+
+static float8
+as_float8(Numeric n)
+{
+	return DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow,
+											  NumericGetDatum(n)));
+}
+
+/*
+ * Truncate the quotient to an integer with a few digits more than asked for,
+ * then round once: the cut-off part is below the last digit kept, so it
+ * cannot turn a "less than half" into a half.
+ */
+Numeric
+pgr_rates_quotient(Numeric r_to, Numeric r_from)
+{
+	int			exponent = (int) floor(log10(as_float8(r_to)) -
+									   log10(as_float8(r_from)));
+	int			shift = SIGNIFICANT_DIGITS + 2 - exponent;
+	Datum		scaled = DirectFunctionCall2(numeric_mul, NumericGetDatum(r_to),
+											 NumericGetDatum(parse_scaled("1", shift)));
+	char	   *digits = DatumGetCString(
+		DirectFunctionCall1(numeric_out,
+							DirectFunctionCall2(numeric_div_trunc, scaled,
+												NumericGetDatum(r_from))));
+	int			scale = shift - ((int) strlen(digits) - SIGNIFICANT_DIGITS);
+
+	return DatumGetNumeric(
+		DirectFunctionCall1(numeric_trim_scale,
+							DirectFunctionCall2(numeric_round,
+												NumericGetDatum(parse_scaled(digits, -shift)),
+												Int32GetDatum(scale))));
+}
+
+/* ------------------------------------------------------------------------
+ * Publishing, in the scheduler
+ * ------------------------------------------------------------------------
+ */
+
+static const PgrBlock *
+published(void)
+{
+	return pgr_root_block(pgr_image, pgr_pin_advance()->root, PGR_SLOT_RATES);
+}
+
+/*
+ * Is the new set too far from the published one?  Then "message" holds both
+ * numbers.
+ */
+static bool
+changed_too_much(const PgrBlock *block, const PgrRatesInfo *info,
+				 const PgrRateSet *set, char *message)
+{
+	double		limit = pgr_settings.rates_max_change_percent;
+
+	if (info == NULL || limit == 0 || set->accepted)
+		return false;
+	if (strcmp(info->base, set->base) != 0)
+	{
+		snprintf(message, PGR_RATES_MESSAGE_LEN,
+				 "the base changed from %s to %s", info->base, set->base);
+		return true;
+	}
+	for (int i = 0; i < set->nrates; i++)
+	{
+		const PgrRate *rate = &set->rates[i];
+		const PgrSlot *slot = pgr_block_find(block, rate->code,
+											 PGR_CURRENCY_LEN);
+		double		percent;
+
+		if (slot == NULL)
+			continue;
+		percent = fabs(as_float8(rate->value) / slot->fixed.f8 - 1) * 100;
+		if (percent <= limit)
+			continue;
+		snprintf(message, PGR_RATES_MESSAGE_LEN,
+				 "the rate of %s changed from %s to %s, by %.4g %%, more than pg_registry.rates_max_change = %d %%",
+				 rate->code,
+				 numeric_normalize((Numeric) pgr_block_item(block, slot)->data),
+				 numeric_normalize(rate->value), percent,
+				 pgr_settings.rates_max_change_percent);
+		return true;
+	}
+	return false;
+}
+
+static bool
+same_value(const PgrBlock *block, const PgrSlot *slot, Numeric value)
+{
+	const PgrItem *item = pgr_block_item(block, slot);
+
+	return item->value_len == VARSIZE(value) &&
+		memcmp(item->data, value, item->value_len) == 0;
+}
+
+/* Would publishing the set change anything but checked_at? */
+static bool
+same_set(const PgrBlock *block, const PgrRatesInfo *info,
+		 const PgrRateSet *set)
+{
+	int			matched = 0;
+	bool		has_base = false;
+	const PgrSlot *slot;
+	uint64		position = 0;
+	int			fresh = 0;
+
+	if (info == NULL || info->manual ||
+		strcmp(info->base, set->base) != 0 ||
+		info->value_date != set->value_date ||
+		strcmp(info->source, set->source) != 0)
+		return false;
+	for (int i = 0; i < set->nrates; i++)
+	{
+		slot = pgr_block_find(block, set->rates[i].code, PGR_CURRENCY_LEN);
+		if (slot == NULL || (slot->flags & PGR_SLOT_MISSING) != 0)
+			return false;
+		has_base |= strcmp(set->rates[i].code, set->base) == 0;
+		if (!same_value(block, slot, set->rates[i].value))
+			return false;
+		matched++;
+	}
+	while ((slot = pgr_block_next(block, &position)) != NULL)
+		fresh += (slot->flags & PGR_SLOT_MISSING) == 0;
+	return fresh == matched + (has_base ? 0 : 1);
+}
+
+static void
+fill_info(PgrRatesInfo *info, const PgrRateSet *set, bool manual)
+{
+	memset(info, 0, sizeof(*info));
+	strlcpy(info->base, set->base, sizeof(info->base));
+	info->value_date = set->value_date;
+	info->fetched_at = info->checked_at = set->fetched_at;
+	info->manual = manual;
+	strlcpy(info->source, set->source, sizeof(info->source));
+}
+
+/* Publish one change of the rates' block, if it is still "block". */
+static bool
+publish(const PgrBlock *block, PgrChange *changes, int nchanges,
+		const PgrRatesInfo *info, PgrPlan *plan, Size *wanted,
+		uint64 *generation)
+{
+	PgrRef		page;
+	PgrPlanRegistry registry = {
+		.action = PGR_PLAN_CHANGE,
+		.slot = PGR_SLOT_RATES,
+		.definition = block->definition,
+		.changes = changes,
+		.nchanges = nchanges,
+		.mark_missing = nchanges > 0,
+		.extra = info,
+		.extra_len = sizeof(*info),
+		.extra_prefix = sizeof(info->base),
+		.expected_birth = block->object.birth,
+	};
+
+	memset(plan, 0, sizeof(*plan));
+	plan->registries = &registry;
+	plan->nregistries = 1;
+	plan->pages = &page;
+	plan->now = info->checked_at;
+	if (!pgr_plan_reserve(plan, wanted))
+		return false;
+	*generation = pgr_plan_commit(plan);
+	return true;
+}
+
+static Numeric
+one(void)
+{
+	return int64_to_numeric(1);
+}
+
+static void
+rate_change(PgrChange *change, const char *code, Numeric value,
+			TimestampTz at)
+{
+	PgrValue	encoded;
+
+	pgr_value_encode(PGR_TYPE_NUMERIC, NumericGetDatum(value), &encoded);
+	memset(change, 0, sizeof(*change));
+	change->key = code;
+	change->key_len = PGR_CURRENCY_LEN;
+	change->value = encoded.data;
+	change->value_len = encoded.len;
+	change->fixed = encoded.fixed;
+	change->updated_at = at;
+}
+
+static int
+set_changes(const PgrRateSet *set, PgrChange **changes)
+{
+	bool		has_base = false;
+	int			n = 0;
+
+	*changes = palloc((set->nrates + 1) * sizeof(PgrChange));
+	for (int i = 0; i < set->nrates; i++)
+	{
+		rate_change(&(*changes)[n++], set->rates[i].code,
+					set->rates[i].value, set->fetched_at);
+		has_base |= strcmp(set->rates[i].code, set->base) == 0;
+	}
+	if (!has_base)
+		rate_change(&(*changes)[n++], set->base, one(), set->fetched_at);
+	return n;
+}
+
+PgrRatesOutcome
+pgr_rates_publish(const PgrRateSet *set, char message[PGR_RATES_MESSAGE_LEN],
+				  uint64 *generation)
+{
+	PgrRatesOutcome outcome = PGR_RATES_CHANGED;
+	PgrChange  *changes;
+	int			nchanges = set_changes(set, &changes);
+	PgrPlan		plan;
+	Size		wanted = 0;
+
+	message[0] = '\0';
+	/* again if a set_rates was committed between the look and the publish */
+	do
+	{
+		const PgrBlock *block = published();
+		const PgrRatesInfo *old = pgr_rates_info(block);
+		PgrRatesInfo info;
+
+		fill_info(&info, set, false);
+		plan.some_void = false;
+		if (changed_too_much(block, old, set, message))
+			outcome = PGR_RATES_QUARANTINED;
+		else
+		{
+			outcome = PGR_RATES_CHANGED;
+			if (same_set(block, old, set))
+			{
+				outcome = PGR_RATES_UNCHANGED;
+				info.fetched_at = old->fetched_at;
+			}
+			if (!publish(block, changes,
+						 outcome == PGR_RATES_CHANGED ? nchanges : 0, &info,
+						 &plan, &wanted, generation))
+			{
+				outcome = PGR_RATES_NO_MEMORY;
+				plan.some_void = false;
+				snprintf(message, PGR_RATES_MESSAGE_LEN,
+						 "out of shared memory for pg_registry: cannot reserve %zu bytes",
+						 wanted);
+			}
+		}
+	} while (plan.some_void);
+	pgr_pin_end_transaction();
+	return outcome;
+}
+
+bool
+pgr_rates_confirm(TimestampTz checked_at, uint64 *generation)
+{
+	const PgrBlock *block = published();
+	const PgrRatesInfo *old = pgr_rates_info(block);
+	bool		confirmed = false;
+
+	if (old != NULL && !old->manual)
+	{
+		PgrRatesInfo info = *old;
+		PgrPlan		plan;
+		Size		wanted;
+
+		info.checked_at = checked_at;
+		confirmed = publish(block, NULL, 0, &info, &plan, &wanted,
+							generation) && !plan.some_void;
+	}
+	pgr_pin_end_transaction();
+	return confirmed;
+}
+
+bool
+pgr_rates_is_from(const char *source)
+{
+	const PgrRatesInfo *info = pgr_rates_info(published());
+	bool		same = info != NULL && !info->manual &&
+		strcmp(info->source, source) == 0;
+
+	pgr_pin_end_transaction();
+	return same;
+}
+
+/* ------------------------------------------------------------------------
+ * In backends
+ * ------------------------------------------------------------------------
+ */
+
+/* The last private block; valid for one pin, list of changes and command. */
+typedef struct Overlay
+{
+	MemoryContext context;
+	uint64		token;
+	PgrRef		head;
+	CommandId	command;
+	const PgrBlock *block;
+} Overlay;
+
+static const PgrBlock *
+overlay_block(const PgrRegistryName *registry, const PgrBlock *base)
+{
+	static Overlay overlay;
+	CommandId	command = ActiveSnapshotSet() ?
+		GetActiveSnapshot()->curcid : GetCurrentCommandId(false);
+	PgrRef		head = pgr_pin_pending_head();
+	PgrPin	   *pin = pgr_pin();
+	MemoryContext caller;
+
+	if (overlay.context == NULL)
+		overlay.context = AllocSetContextCreate(TopMemoryContext,
+												"pg_registry rates",
+												ALLOCSET_SMALL_SIZES);
+	if (overlay.block != NULL && overlay.token == pin->token &&
+		overlay.head == head && overlay.command == command)
+		return overlay.block;
+	overlay.block = NULL;
+	MemoryContextReset(overlay.context);
+	caller = MemoryContextSwitchTo(overlay.context);
+	overlay.block = pgr_pending_overlay(registry, base, &base->definition,
+										pin->at);
+	MemoryContextSwitchTo(caller);
+	overlay.token = pin->token;
+	overlay.head = head;
+	overlay.command = command;
+	return overlay.block;
+}
+
+const PgrBlock *
+pgr_rates_block(void)
+{
+	const PgrBlock *block = pgr_root_block(pgr_image, pgr_pin()->root,
+										   PGR_SLOT_RATES);
+	PgrRegistryName registry = {
+		InvalidOid, InvalidOid, PGR_RATES_NAME, strlen(PGR_RATES_NAME)
+	};
+	PgrPendingState state;
+
+	if (!pgr_pending_any())
+		return block;
+	pgr_pending_state(&registry, false, &state);
+	return state.touched ? overlay_block(&registry, block) : block;
+}
+
+void
+pgr_rates_set(const PgrRateSet *set)
+{
+	PgrRegistryName registry = {
+		InvalidOid, InvalidOid, PGR_RATES_NAME, strlen(PGR_RATES_NAME)
+	};
+	PgrRatesInfo info;
+	PgrChange  *changes;
+	int			n = set_changes(set, &changes);
+
+	fill_info(&info, set, true);
+	pgr_pending_rates(&info, sizeof(info), sizeof(info.base));
+	for (int i = 0; i < n; i++)
+	{
+		PgrValue	value = {
+			changes[i].fixed, changes[i].value_len, changes[i].value
+		};
+
+		pgr_pending_put(&registry, changes[i].key, changes[i].key_len, &value,
+						0);
+	}
+}

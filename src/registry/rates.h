@@ -1,0 +1,134 @@
+/*
+ * registry/rates.h
+ *	  Sets of exchange rates and their publication in the reserved registry
+ *	  "rates" (F-1 to F-3).
+ */
+#ifndef PGR_REGISTRY_RATES_H
+#define PGR_REGISTRY_RATES_H
+
+#include "utils/date.h"
+#include "utils/numeric.h"
+#include "utils/timestamp.h"
+
+#include "registry/block.h"
+
+#define PGR_CURRENCY_LEN 3
+#define PGR_RATES_SOURCE_LEN 256
+#define PGR_RATES_MAX_CURRENCIES 1024
+
+/* One currency's rate: units of "code" for one unit of the set's base. */
+typedef struct PgrRate
+{
+	char		code[PGR_CURRENCY_LEN + 1]; /* three upper-case letters */
+	Numeric		value;			/* finite and > 0, digits as published */
+} PgrRate;
+
+/*
+ * A set of rates as a provider (or set_rates) gave it, in the caller's
+ * memory.  No code twice.  The base may be among the rates with value 1; it
+ * is added when it is not.
+ */
+typedef struct PgrRateSet
+{
+	char		base[PGR_CURRENCY_LEN + 1];
+	DateADT		value_date;		/* what the provider says */
+	TimestampTz fetched_at;
+	const char *source;			/* shown in views: no secret, masked URL */
+	bool		accepted;		/* the configuration was changed since the
+								 * last set: do not compare with it */
+	int			nrates;
+	PgrRate    *rates;
+} PgrRateSet;
+
+typedef enum PgrRatesOutcome
+{
+	PGR_RATES_CHANGED,			/* published, something differs */
+	PGR_RATES_UNCHANGED,		/* published with a new checked_at only */
+	PGR_RATES_QUARANTINED,		/* not published: rates_max_change or base */
+	PGR_RATES_NO_MEMORY			/* not published: arena full */
+} PgrRatesOutcome;
+
+#define PGR_RATES_MESSAGE_LEN 256
+
+/*
+ * Publish a fetched set: all of it or nothing (F-3).  For the scheduler: needs
+ * no transaction and no database.  Does not throw except for palloc failure;
+ * takes the writer lock.  Currencies of the published set that this one lacks
+ * are kept and marked missing.  On QUARANTINED and NO_MEMORY "message" says
+ * why, with both numbers.  *generation is the generation that shows the set.
+ */
+extern PgrRatesOutcome pgr_rates_publish(const PgrRateSet *set,
+										 char message[PGR_RATES_MESSAGE_LEN],
+										 uint64 *generation);
+
+/*
+ * The source says that nothing changed (304) since the set of "fetched_at"
+ * that it published as generation "since": advance checked_at.  False if
+ * another set (set_rates) was published in between or memory is lacking, and
+ * then nothing changes.
+ */
+extern bool pgr_rates_confirm(TimestampTz checked_at, uint64 *generation);
+
+/*
+ * Does the published set come from pgr_rates_publish with this source?  If
+ * not, a conditional request makes no sense: fetch the whole body.
+ */
+extern bool pgr_rates_is_from(const char *source);
+
+/* ------------------------------------------------------------------------
+ * In backends
+ * ------------------------------------------------------------------------
+ */
+
+/*
+ * What the block of the rates says about the set as a whole: its "extra".
+ * Starts with the base, which decides whether vanished currencies are kept.
+ */
+typedef struct PgrRatesInfo
+{
+	char		base[PGR_CURRENCY_LEN + 1];
+	DateADT		value_date;
+	TimestampTz fetched_at;
+	TimestampTz checked_at;		/* the last good answer, or set_rates */
+	bool		manual;			/* set_rates */
+	char		source[PGR_RATES_SOURCE_LEN];
+} PgrRatesInfo;
+
+/* NULL if no set was ever published. */
+static inline const PgrRatesInfo *
+pgr_rates_info(const PgrBlock *block)
+{
+	return block->extra_len < sizeof(PgrRatesInfo) ? NULL :
+		(const PgrRatesInfo *) ((const char *) block + block->extra_offset);
+}
+
+typedef enum PgrStaleReason
+{
+	PGR_STALE_NO,
+	PGR_STALE_CLOCK,			/* checked_at lies in the future */
+	PGR_STALE_CHECK,			/* no good answer for rates_max_age */
+	PGR_STALE_VALUE_DATE,		/* older than rates_max_value_age */
+	PGR_STALE_MISSING			/* the provider stopped sending it */
+} PgrStaleReason;
+
+/* Of the set, as of "now", which is the time of the pin. */
+extern PgrStaleReason pgr_rates_stale(const PgrRatesInfo *info,
+									  TimestampTz now);
+extern const char *pgr_rates_stale_name(PgrStaleReason reason);
+
+/*
+ * The rates as this statement sees them: in shared memory, or with the
+ * transaction's own set_rates.  Valid while the pin is.
+ */
+extern const PgrBlock *pgr_rates_block(void);
+
+/*
+ * r_to / r_from rounded once, half away from zero, to 18 significant digits,
+ * without trailing zeros (F-2).  Both are finite and > 0.
+ */
+extern Numeric pgr_rates_quotient(Numeric r_to, Numeric r_from);
+
+/* set_rates: the pending changes of this transaction. */
+extern void pgr_rates_set(const PgrRateSet *set);
+
+#endif							/* PGR_REGISTRY_RATES_H */

@@ -1,0 +1,107 @@
+/*
+ * registry/reader.h
+ *	  Reading one registry from an SQL function.
+ *
+ * A reader lives in the function call's fn_extra and remembers, for one pin,
+ * which block the registry's name resolved to and that this role may read it.
+ * While the pin's token is the current one, a read is: unpack the key, hash
+ * it, one group of tags, one slot (R-1).
+ */
+#ifndef PGR_REGISTRY_READER_H
+#define PGR_REGISTRY_READER_H
+
+#include "fmgr.h"
+#include "miscadmin.h"
+
+#include "registry/pending.h"
+#include "registry/pin.h"
+#include "registry/value.h"
+
+typedef struct PgrReader
+{
+	uint64		token;			/* pgr_pin_token that "block" belongs to;
+								 * PGR_NO_TOKEN = resolve again */
+	Oid			user;			/* who was allowed */
+	bool		constant;		/* the name is a constant of the query */
+	uint8		value_type;
+	uint16		name_len;
+	const PgrBlock *block;
+	char		name[PGR_NAME_LEN];
+} PgrReader;
+
+#define PGR_NO_TOKEN UINT64_MAX
+
+/* Bytes of a text, without copying where it lies plain in the tuple. */
+typedef struct PgrText
+{
+	const char *data;
+	uint32		len;
+} PgrText;
+
+static inline PgrText
+pgr_text(Datum datum)
+{
+	struct varlena *v = (struct varlena *) DatumGetPointer(datum);
+	PgrText		text;
+
+	if (unlikely(VARATT_IS_EXTENDED(v) && !VARATT_IS_SHORT(v)))
+		v = pg_detoast_datum_packed(v);
+	text.data = VARDATA_ANY(v);
+	text.len = VARSIZE_ANY_EXHDR(v);
+	return text;
+}
+
+/*
+ * The block to read, if the fast path holds: same pin, same role, same name.
+ * NULL: use pgr_reader_find().
+ */
+static inline const PgrBlock *
+pgr_reader_fast(FunctionCallInfo fcinfo)
+{
+	const PgrReader *reader = fcinfo->flinfo->fn_extra;
+
+	if (unlikely(reader == NULL || reader->token != pgr_pin_token ||
+				 reader->user != GetUserId()))
+		return NULL;
+	if (!reader->constant)
+	{
+		PgrText		name = pgr_text(PG_GETARG_DATUM(0));
+
+		if (name.len != reader->name_len ||
+			memcmp(name.data, reader->name, name.len) != 0)
+			return NULL;
+	}
+	return reader->block;
+}
+
+/* Has the entry ended, as of the statement's pin? */
+static inline bool
+pgr_reader_expired(TimestampTz expires_at)
+{
+	return unlikely(expires_at != 0) && expires_at <= pgr_pin()->at;
+}
+
+/*
+ * Slow path: resolve the name, check the role, look through this
+ * transaction's own changes.  ERROR undefined_object if there is no such
+ * registry for this role.  False: no such key.  The value lies in shared
+ * memory and stays valid while the pin does.
+ */
+extern bool pgr_reader_find(FunctionCallInfo fcinfo, PgrText name, PgrText key,
+							PgrValueType *type, PgrValue *value);
+
+/*
+ * The whole registry as this statement sees it: a block in shared memory, or
+ * a private one in the current context.
+ */
+extern const PgrBlock *pgr_reader_block(PgrText name);
+
+/* Would pgr_reader_block succeed? */
+extern bool pgr_reader_exists(PgrText name);
+
+/* May the current role read (write) a registry of this definition? */
+extern bool pgr_reader_allowed(const PgrDefinition *definition);
+
+extern void pgr_reader_refuse(PgrText name) pg_attribute_noreturn();
+
+#endif							/* PGR_REGISTRY_READER_H */

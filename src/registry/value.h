@@ -1,0 +1,76 @@
+/*
+ * registry/value.h
+ *	  The types that a registry can hold, between SQL and a block.
+ *
+ * A value is kept in its on-disk form: the varlena of text, numeric and jsonb
+ * beside the slot, everything of fixed size inside it.  A numeric has a float8
+ * twin in its slot, so that reading it as float8 converts nothing.
+ */
+#ifndef PGR_REGISTRY_VALUE_H
+#define PGR_REGISTRY_VALUE_H
+
+#include "utils/jsonb.h"
+
+#include "registry/block.h"
+
+typedef enum PgrValueType
+{
+	PGR_TYPE_JSONB,
+	PGR_TYPE_TEXT,
+	PGR_TYPE_NUMERIC,
+	PGR_TYPE_FLOAT8,
+	PGR_TYPE_BIGINT,
+	PGR_TYPE_BOOLEAN,
+	PGR_TYPE_TIMESTAMPTZ,
+	PGR_VALUE_TYPES
+} PgrValueType;
+
+/* A value in the caller's memory, ready to be copied into a block. */
+typedef struct PgrValue
+{
+	PgrFixed	fixed;
+	uint32		len;			/* of "data"; 0 for types of fixed size */
+	const void *data;			/* plain, uncompressed varlena */
+} PgrValue;
+
+/* False if no registry can hold this type. */
+extern bool pgr_value_type_from_oid(Oid type, PgrValueType *value_type);
+extern Oid	pgr_value_type_oid(PgrValueType type);
+extern const char *pgr_value_type_name(PgrValueType type);
+
+/* Text as in a literal of INSERT: through the type's input function. */
+extern void pgr_value_from_text(PgrValueType type, char *text,
+								PgrValue *value);
+
+/* A datum of any type, through its cast in assignment. */
+extern void pgr_value_from_datum(PgrValueType type, Datum datum, Oid source,
+								 PgrValue *value);
+
+/* A member of put_many's object. */
+extern void pgr_value_from_jsonb(PgrValueType type, JsonbValue *member,
+								 PgrValue *value);
+
+/* A datum of the type itself. */
+extern void pgr_value_encode(PgrValueType type, Datum datum, PgrValue *value);
+
+/*
+ * Readers: in the caller's memory, converting where a cast exists, otherwise
+ * ERROR datatype_mismatch that names the function to use.
+ */
+extern Datum pgr_value_to_jsonb(PgrValueType type, const PgrValue *value);
+extern Datum pgr_value_to_text(PgrValueType type, const PgrValue *value);
+extern Datum pgr_value_to_numeric(PgrValueType type, const PgrValue *value);
+extern float8 pgr_value_to_float8(PgrValueType type, const PgrValue *value);
+
+/* What a slot holds, without copying. */
+static inline void
+pgr_value_of_slot(const PgrBlock *block, const PgrSlot *slot, PgrValue *value)
+{
+	const PgrItem *item = pgr_block_item(block, slot);
+
+	value->fixed = slot->fixed;
+	value->len = item->value_len;
+	value->data = item->data;
+}
+
+#endif							/* PGR_REGISTRY_VALUE_H */

@@ -1,0 +1,45 @@
+/*
+ * registry/write.h
+ *	  Who may change a registry, and the locks that order changes (W-2).
+ *
+ * Row locks do not give commit order: a waiter goes on before the first
+ * transaction's commit callback has published.  So each change holds a
+ * heavyweight lock until its transaction ends, which PostgreSQL releases after
+ * the commit callbacks: one of 64 stripes of the registry's keys, under a
+ * shared lock on the registry; the whole registry for bulk changes and drops;
+ * the database's directory for creating and dropping.  They are in pg_locks as
+ * "object" locks of class pg_extension, and the deadlock detector knows them.
+ */
+#ifndef PGR_REGISTRY_WRITE_H
+#define PGR_REGISTRY_WRITE_H
+
+#include "registry/reader.h"
+
+/* The checks every writer makes first; "what" names the function. */
+extern void pgr_write_allowed_here(const char *what);
+
+/*
+ * The registry that a put or delete will change: checks the role, takes the
+ * lock on the key (NULL: on the whole registry), then looks again.  ERROR
+ * undefined_object as for readers.
+ */
+extern void pgr_write_open(const char *what, PgrText name, const PgrText *key,
+						   PgrRegistryName *registry,
+						   PgrDefinition *definition);
+
+/* Does the key exist, as of the newest commit and our own changes? */
+extern bool pgr_write_key_exists(const PgrRegistryName *registry,
+								 PgrText key);
+
+/* Locks the directory first; false if there is no such registry. */
+extern bool pgr_write_find_for_ddl(PgrText name, bool drop,
+								   PgrRegistryName *registry,
+								   PgrDefinition *definition);
+
+/* The whole of the cluster's rates. */
+extern void pgr_write_lock_rates(void);
+
+/* The directory of this database, for DROP EXTENSION. */
+extern void pgr_write_lock_directory(void);
+
+#endif							/* PGR_REGISTRY_WRITE_H */

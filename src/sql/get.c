@@ -1,0 +1,123 @@
+/*
+ * sql/get.c
+ *	  get_*: one value of one registry.
+ *
+ * The fast path of each is the product: no lock, no store to shared memory, no
+ * palloc for a fixed-size result (R-1).
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "utils/builtins.h"
+
+#include "base/compat.h"
+#include "registry/reader.h"
+
+PG_FUNCTION_INFO_V1(pgr_sql_get);
+PG_FUNCTION_INFO_V1(pgr_sql_get_text);
+PG_FUNCTION_INFO_V1(pgr_sql_get_numeric);
+PG_FUNCTION_INFO_V1(pgr_sql_get_float8);
+
+typedef enum Found
+{
+	NOT_FOUND,
+	FOUND,
+	UNRESOLVED
+} Found;
+
+/* Keys that no put accepts are in no registry. */
+static inline bool
+possible_key(PgrText key)
+{
+	return key.len <= PGR_KEY_MAX_BYTES;
+}
+
+static inline Found
+find_fast(FunctionCallInfo fcinfo, PgrText key, const PgrBlock **block,
+		  const PgrSlot **slot)
+{
+	*block = pgr_reader_fast(fcinfo);
+	if (unlikely(*block == NULL))
+		return UNRESOLVED;
+	if (unlikely(!possible_key(key)))
+		return NOT_FOUND;
+	*slot = pgr_block_find(*block, key.data, key.len);
+	if (*slot == NULL || pgr_reader_expired((*slot)->expires_at))
+		return NOT_FOUND;
+	return FOUND;
+}
+
+/* Whatever path it takes; the value lies in shared memory. */
+static bool
+find(FunctionCallInfo fcinfo, PgrValueType *type, PgrValue *value)
+{
+	PgrText		key = pgr_text(PG_GETARG_DATUM(1));
+	const PgrBlock *block;
+	const PgrSlot *slot;
+
+	switch (find_fast(fcinfo, key, &block, &slot))
+	{
+		case FOUND:
+			*type = (PgrValueType) block->definition.value_type;
+			pgr_value_of_slot(block, slot, value);
+			return true;
+		case NOT_FOUND:
+			return false;
+		default:
+			return pgr_reader_find(fcinfo, pgr_text(PG_GETARG_DATUM(0)), key,
+								   type, value);
+	}
+}
+
+Datum
+pgr_sql_get_float8(PG_FUNCTION_ARGS)
+{
+	const PgrBlock *block;
+	const PgrSlot *slot;
+	PgrValueType type;
+	PgrValue	value;
+
+	if (likely(find_fast(fcinfo, pgr_text(PG_GETARG_DATUM(1)), &block,
+						 &slot) == FOUND))
+	{
+		type = (PgrValueType) block->definition.value_type;
+		if (likely(type == PGR_TYPE_FLOAT8 || type == PGR_TYPE_NUMERIC))
+			PG_RETURN_FLOAT8(slot->fixed.f8);
+	}
+	if (!find(fcinfo, &type, &value))
+		PG_RETURN_NULL();
+	PG_RETURN_FLOAT8(pgr_value_to_float8(type, &value));
+}
+
+Datum
+pgr_sql_get_numeric(PG_FUNCTION_ARGS)
+{
+	PgrValueType type;
+	PgrValue	value;
+
+	if (!find(fcinfo, &type, &value))
+		PG_RETURN_NULL();
+	return pgr_value_to_numeric(type, &value);
+}
+
+Datum
+pgr_sql_get_text(PG_FUNCTION_ARGS)
+{
+	PgrValueType type;
+	PgrValue	value;
+
+	if (!find(fcinfo, &type, &value))
+		PG_RETURN_NULL();
+	return pgr_value_to_text(type, &value);
+}
+
+Datum
+pgr_sql_get(PG_FUNCTION_ARGS)
+{
+	PgrValueType type;
+	PgrValue	value;
+
+	if (!find(fcinfo, &type, &value))
+		PG_RETURN_NULL();
+	return pgr_value_to_jsonb(type, &value);
+}

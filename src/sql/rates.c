@@ -1,0 +1,653 @@
+/*
+ * sql/rates.c
+ *	  rate, rate_float8, convert, quote, set_rates.
+ *
+ * Definitions: the set gives r(c), units of c for one unit of the base, and
+ * r(base) = 1.  rate(from, to) = r(to) / r(from): exactly r(to) out of the
+ * base, otherwise rounded once to 18 significant digits (F-2).
+ * convert(a, from, to) = a * rate(from, to) exactly (F-1).
+ *
+ * A call's fn_extra remembers the block of the current pin and the numeric
+ * rates it has computed from it, so that a query divides once per pair of
+ * currencies and not once per row.
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "funcapi.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "nodes/primnodes.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/jsonb.h"
+#include "utils/memutils.h"
+#include "utils/numeric.h"
+#include "utils/timestamp.h"
+
+#include "base/compat.h"
+#include "base/iso4217.h"
+#include "registry/rates.h"
+#include "registry/reader.h"
+#include "registry/write.h"
+#include "settings.h"
+#include "shm/area.h"
+#include "shm/refresh_state.h"
+
+PG_FUNCTION_INFO_V1(pgr_sql_rate);
+PG_FUNCTION_INFO_V1(pgr_sql_rate_float8);
+PG_FUNCTION_INFO_V1(pgr_sql_convert);
+PG_FUNCTION_INFO_V1(pgr_sql_quote);
+PG_FUNCTION_INFO_V1(pgr_sql_set_rates);
+
+#define CACHED_PAIRS 64
+
+/* What a call knows for one pin. */
+typedef struct RatesReader
+{
+	uint64		token;			/* of the pin; PGR_NO_TOKEN = ask again */
+	const PgrBlock *block;
+	const PgrRatesInfo *info;	/* NULL: no set was ever published */
+	PgrStaleReason stale;		/* of the set */
+	bool		simple;			/* nothing can be refused for being stale */
+	const PgrSlot *to;			/* of a constant second currency */
+	bool		to_is_constant;
+	/* numeric rates already computed, by pair of slots */
+	struct
+	{
+		const PgrSlot *from;
+		const PgrSlot *to;
+		Numeric		rate;
+	}			pairs[CACHED_PAIRS];
+	MemoryContext memory;		/* of the pairs */
+} RatesReader;
+
+/* ------------------------------------------------------------------------
+ * The set of the current pin
+ * ------------------------------------------------------------------------
+ */
+
+static bool
+argument_is_constant(FmgrInfo *flinfo, int argument)
+{
+	Node	   *expression = flinfo->fn_expr;
+
+	if (expression == NULL || !IsA(expression, FuncExpr) ||
+		list_length(((FuncExpr *) expression)->args) <= argument)
+		return false;
+	return IsA(list_nth(((FuncExpr *) expression)->args, argument), Const);
+}
+
+static RatesReader *
+reader_create(FmgrInfo *flinfo, int to_argument)
+{
+	RatesReader *reader = MemoryContextAllocZero(flinfo->fn_mcxt,
+												 sizeof(RatesReader));
+
+	reader->token = PGR_NO_TOKEN;
+	reader->to_is_constant = argument_is_constant(flinfo, to_argument);
+	reader->memory = AllocSetContextCreate(flinfo->fn_mcxt,
+										   "pg_registry rates of a call",
+										   ALLOCSET_SMALL_SIZES);
+	flinfo->fn_extra = reader;
+	return reader;
+}
+
+static void
+reader_resolve(RatesReader *reader)
+{
+	pgr_area_require();
+	reader->token = PGR_NO_TOKEN;
+	reader->block = pgr_rates_block();
+	reader->info = pgr_rates_info(reader->block);
+	reader->stale = reader->info == NULL ? PGR_STALE_NO :
+		pgr_rates_stale(reader->info, pgr_pin()->at);
+	reader->simple = reader->info != NULL &&
+		pgr_settings.rates_on_stale == PGR_ON_STALE_SERVE;
+	reader->to = NULL;
+	memset(reader->pairs, 0, sizeof(reader->pairs));
+	MemoryContextReset(reader->memory);
+	if (pgr_pin_token != 0)
+		reader->token = pgr_pin_token;
+}
+
+static inline RatesReader *
+reader_of(FunctionCallInfo fcinfo, int to_argument)
+{
+	RatesReader *reader = fcinfo->flinfo->fn_extra;
+
+	if (unlikely(reader == NULL))
+		reader = reader_create(fcinfo->flinfo, to_argument);
+	if (unlikely(reader->token != pgr_pin_token))
+		reader_resolve(reader);
+	return reader;
+}
+
+/* ------------------------------------------------------------------------
+ * Errors
+ * ------------------------------------------------------------------------
+ */
+
+static void
+refuse_no_set(void)
+{
+	PgrSharedRefresh refresh;
+
+	if (pgr_settings.rates_url[0] == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("no exchange rates are configured"),
+				 errhint("Add to postgresql.conf, then reload:\n"
+						 "pg_registry.rates_url = 'https://api.frankfurter.dev/v1/latest'\n"
+						 "pg_registry.rates_interval = '1h'")));
+	pgr_refresh_state_snapshot(&refresh);
+	ereport(ERROR,
+			(errcode(ERRCODE_IO_ERROR),
+			 errmsg("exchange rates have not been fetched yet"),
+			 refresh.last_error[0] ?
+			 errdetail("The last attempt failed: %s", refresh.last_error) : 0,
+			 errhint("See registry.status().")));
+}
+
+static bool
+is_code(PgrText code)
+{
+	if (code.len != PGR_CURRENCY_LEN)
+		return false;
+	for (int i = 0; i < PGR_CURRENCY_LEN; i++)
+		if (code.data[i] < 'A' || code.data[i] > 'Z')
+			return false;
+	return true;
+}
+
+static bool
+is_lower_case_code(PgrText code, char upper[PGR_CURRENCY_LEN + 1])
+{
+	if (code.len != PGR_CURRENCY_LEN)
+		return false;
+	for (int i = 0; i < PGR_CURRENCY_LEN; i++)
+	{
+		upper[i] = pg_ascii_toupper((unsigned char) code.data[i]);
+		if (upper[i] < 'A' || upper[i] > 'Z')
+			return false;
+	}
+	upper[PGR_CURRENCY_LEN] = '\0';
+	return true;
+}
+
+/* ERROR unless the text can be a currency code at all. */
+static void
+check_code(PgrText code)
+{
+	char		upper[PGR_CURRENCY_LEN + 1];
+
+	if (likely(is_code(code)))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("\"%.*s\" is not a currency code",
+					pg_mbcliplen(code.data, code.len, 32), code.data),
+			 is_lower_case_code(code, upper) ?
+			 errhint("Did you mean \"%s\"?", upper) :
+			 errdetail("Currency codes are three upper-case letters.")));
+}
+
+static void
+refuse_unknown(PgrText code)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("there is no exchange rate for currency \"%.*s\"",
+					(int) code.len, code.data),
+			 errhint("See registry.rates for the known currencies; missing_ok => true gives null instead.")));
+}
+
+static void
+refuse_stale(const RatesReader *reader, PgrStaleReason reason)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("exchange rates are stale (%s)",
+					pgr_rates_stale_name(reason)),
+			 errdetail("The last good answer came at %s, and pg_registry.rates_on_stale is \"error\".",
+					   timestamptz_to_str(reader->info->checked_at))));
+}
+
+/* ------------------------------------------------------------------------
+ * Lookup
+ * ------------------------------------------------------------------------
+ */
+
+typedef enum Answer
+{
+	ANSWER_RATE,				/* r(to) / r(from) of the two slots */
+	ANSWER_ONE,					/* one currency, known but not in the set */
+	ANSWER_NULL
+} Answer;
+
+static PgrStaleReason
+slot_stale(const RatesReader *reader, const PgrSlot *slot)
+{
+	return (slot->flags & PGR_SLOT_MISSING) ? PGR_STALE_MISSING :
+		reader->stale;
+}
+
+/* True: NULL is the answer.  ERROR if that is the policy. */
+static bool
+stale_policy(const RatesReader *reader, const PgrSlot *slot)
+{
+	PgrStaleReason reason;
+
+	if (pgr_settings.rates_on_stale == PGR_ON_STALE_SERVE)
+		return false;
+	reason = slot_stale(reader, slot);
+	if (reason == PGR_STALE_NO)
+		return false;
+	if (pgr_settings.rates_on_stale == PGR_ON_STALE_ERROR)
+		refuse_stale(reader, reason);
+	return true;
+}
+
+/* All checks, in the order in which a user would want to hear of them. */
+static Answer
+look_up(RatesReader *reader, PgrText from, PgrText to, bool missing_ok,
+		const PgrSlot **from_slot, const PgrSlot **to_slot)
+{
+	check_code(from);
+	check_code(to);
+	*from_slot = pgr_block_find(reader->block, from.data, from.len);
+	*to_slot = pgr_block_find(reader->block, to.data, to.len);
+	if (memcmp(from.data, to.data, PGR_CURRENCY_LEN) == 0 &&
+		*to_slot == NULL &&
+		pgr_iso4217_minor_units(to.data) != PGR_MINOR_UNITS_UNKNOWN)
+		return ANSWER_ONE;
+	if (reader->info == NULL)
+		refuse_no_set();
+	if (*from_slot == NULL || *to_slot == NULL)
+	{
+		if (missing_ok)
+			return ANSWER_NULL;
+		refuse_unknown(*from_slot == NULL ? from : to);
+	}
+	if (stale_policy(reader, *from_slot) || stale_policy(reader, *to_slot))
+		return ANSWER_NULL;
+	return ANSWER_RATE;
+}
+
+static Numeric
+slot_numeric(const PgrBlock *block, const PgrSlot *slot)
+{
+	return (Numeric) pgr_block_item(block, slot)->data;
+}
+
+static Numeric
+copy_numeric(Numeric n)
+{
+	Numeric		copy = palloc(VARSIZE(n));
+
+	memcpy(copy, n, VARSIZE(n));
+	return copy;
+}
+
+static bool
+is_base(const RatesReader *reader, const PgrSlot *slot)
+{
+	return memcmp(pgr_block_key(reader->block, slot), reader->info->base,
+				  PGR_CURRENCY_LEN) == 0;
+}
+
+static Numeric
+compute_rate(const RatesReader *reader, const PgrSlot *from,
+			 const PgrSlot *to)
+{
+	if (from == to)
+		return int64_to_numeric(1);
+	if (is_base(reader, from))
+		return slot_numeric(reader->block, to);
+	return pgr_rates_quotient(slot_numeric(reader->block, to),
+							  slot_numeric(reader->block, from));
+}
+
+/* Lives until the next pin. */
+static Numeric
+cached_rate(RatesReader *reader, const PgrSlot *from, const PgrSlot *to)
+{
+	const PgrSlot *slots = pgr_block_slots(reader->block);
+	Size		i = ((from - slots) * 31 + (to - slots)) % CACHED_PAIRS;
+	MemoryContext caller;
+
+	if (likely(reader->pairs[i].from == from && reader->pairs[i].to == to))
+		return reader->pairs[i].rate;
+	caller = MemoryContextSwitchTo(reader->memory);
+	reader->pairs[i].from = NULL;
+	reader->pairs[i].rate = copy_numeric(compute_rate(reader, from, to));
+	reader->pairs[i].from = from;
+	reader->pairs[i].to = to;
+	MemoryContextSwitchTo(caller);
+	return reader->pairs[i].rate;
+}
+
+Datum
+pgr_sql_rate_float8(PG_FUNCTION_ARGS)
+{
+	RatesReader *reader = reader_of(fcinfo, 1);
+	PgrText		from = pgr_text(PG_GETARG_DATUM(0));
+	const PgrSlot *from_slot = NULL;
+	const PgrSlot *to_slot = reader->to;
+
+	if (likely(reader->simple))
+	{
+		from_slot = pgr_block_find(reader->block, from.data, from.len);
+		if (unlikely(to_slot == NULL))
+		{
+			PgrText		to = pgr_text(PG_GETARG_DATUM(1));
+
+			to_slot = pgr_block_find(reader->block, to.data, to.len);
+			if (reader->to_is_constant)
+				reader->to = to_slot;
+		}
+		if (likely(from_slot != NULL && to_slot != NULL))
+			PG_RETURN_FLOAT8(to_slot->fixed.f8 / from_slot->fixed.f8);
+	}
+	switch (look_up(reader, from, pgr_text(PG_GETARG_DATUM(1)), false,
+					&from_slot, &to_slot))
+	{
+		case ANSWER_RATE:
+			PG_RETURN_FLOAT8(to_slot->fixed.f8 / from_slot->fixed.f8);
+		case ANSWER_ONE:
+			PG_RETURN_FLOAT8(1.0);
+		case ANSWER_NULL:
+			break;
+	}
+	PG_RETURN_NULL();
+}
+
+/* ------------------------------------------------------------------------
+ * rate and convert
+ * ------------------------------------------------------------------------
+ */
+
+/* Positions of the arguments that rate and convert share. */
+typedef struct Positions
+{
+	int			from;
+	int			on_date;
+	int			missing_ok;
+	int			max_age;
+	int			rates;
+} Positions;
+
+static void
+refuse_on_date(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("on_date is not supported yet"),
+			 errdetail("Rates of past days need rate sets, which do not exist yet.")));
+}
+
+static void
+check_rates_name(Datum rates)
+{
+	PgrText		name = pgr_text(rates);
+
+	if (unlikely(name.len != strlen(PGR_RATES_NAME) ||
+				 memcmp(name.data, PGR_RATES_NAME, name.len) != 0))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("rates other than \"%s\" are not supported yet",
+						PGR_RATES_NAME)));
+}
+
+/* True: too old for this caller, who prefers NULL. */
+static bool
+older_than(const RatesReader *reader, Interval *max_age, bool missing_ok)
+{
+	TimestampTz oldest = DatumGetTimestampTz(
+		DirectFunctionCall2(timestamptz_mi_interval,
+							TimestampTzGetDatum(pgr_pin()->at),
+							IntervalPGetDatum(max_age)));
+
+	if (reader->info == NULL || reader->info->checked_at >= oldest)
+		return false;
+	if (!missing_ok)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("exchange rates are older than max_age"),
+				 errdetail("The last good answer came at %s.",
+						   timestamptz_to_str(reader->info->checked_at))));
+	return true;
+}
+
+/*
+ * The rate that a call of rate or convert asks for: NULL, or a numeric that
+ * lives until the next pin.
+ */
+static Numeric
+rate_of_call(FunctionCallInfo fcinfo, const Positions *at)
+{
+	RatesReader *reader;
+	PgrText		from;
+	PgrText		to;
+	bool		missing_ok;
+	const PgrSlot *from_slot;
+	const PgrSlot *to_slot;
+
+	if (unlikely(!PG_ARGISNULL(at->on_date)))
+		refuse_on_date();
+	if (PG_ARGISNULL(at->from) || PG_ARGISNULL(at->from + 1) ||
+		PG_ARGISNULL(at->rates))
+		return NULL;
+	check_rates_name(PG_GETARG_DATUM(at->rates));
+	missing_ok = !PG_ARGISNULL(at->missing_ok) &&
+		PG_GETARG_BOOL(at->missing_ok);
+	reader = reader_of(fcinfo, at->from + 1);
+	if (unlikely(!PG_ARGISNULL(at->max_age)) &&
+		older_than(reader, PG_GETARG_INTERVAL_P(at->max_age), missing_ok))
+		return NULL;
+	from = pgr_text(PG_GETARG_DATUM(at->from));
+	to = pgr_text(PG_GETARG_DATUM(at->from + 1));
+	switch (look_up(reader, from, to, missing_ok, &from_slot, &to_slot))
+	{
+		case ANSWER_RATE:
+			return cached_rate(reader, from_slot, to_slot);
+		case ANSWER_ONE:
+			return int64_to_numeric(1);
+		case ANSWER_NULL:
+			break;
+	}
+	return NULL;
+}
+
+Datum
+pgr_sql_rate(PG_FUNCTION_ARGS)
+{
+	static const Positions positions = {0, 2, 3, 4, 5};
+	Numeric		rate = rate_of_call(fcinfo, &positions);
+
+	if (rate == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_NUMERIC(copy_numeric(rate));
+}
+
+Datum
+pgr_sql_convert(PG_FUNCTION_ARGS)
+{
+	static const Positions positions = {1, 4, 5, 6, 7};
+	Numeric		rate;
+	Datum		result;
+
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	rate = rate_of_call(fcinfo, &positions);
+	if (rate == NULL)
+		PG_RETURN_NULL();
+	result = DirectFunctionCall2(numeric_mul, PG_GETARG_DATUM(0),
+								 NumericGetDatum(rate));
+	if (!PG_ARGISNULL(3))
+		result = DirectFunctionCall2(numeric_round, result,
+									 PG_GETARG_DATUM(3));
+	PG_RETURN_DATUM(result);
+}
+
+/* ------------------------------------------------------------------------
+ * quote
+ * ------------------------------------------------------------------------
+ */
+
+#define QUOTE_COLUMNS 9
+
+Datum
+pgr_sql_quote(PG_FUNCTION_ARGS)
+{
+	RatesReader *reader;
+	PgrText		from;
+	PgrText		to;
+	const PgrSlot *from_slot;
+	const PgrSlot *to_slot;
+	TupleDesc	description;
+	Datum		values[QUOTE_COLUMNS] = {0};
+	bool		nulls[QUOTE_COLUMNS] = {0};
+	Answer		answer;
+
+	if (get_call_result_type(fcinfo, NULL, &description) !=
+		TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	if (!PG_ARGISNULL(2))
+		refuse_on_date();
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(3))
+		PG_RETURN_NULL();
+	check_rates_name(PG_GETARG_DATUM(3));
+	reader = palloc0(sizeof(RatesReader));
+	reader->memory = AllocSetContextCreate(CurrentMemoryContext,
+										   "pg_registry quote",
+										   ALLOCSET_SMALL_SIZES);
+	reader_resolve(reader);
+	from = pgr_text(PG_GETARG_DATUM(0));
+	to = pgr_text(PG_GETARG_DATUM(1));
+	answer = look_up(reader, from, to, false, &from_slot, &to_slot);
+	if (answer == ANSWER_NULL)
+		PG_RETURN_NULL();
+	if (reader->info == NULL)
+		refuse_no_set();
+
+	values[0] = NumericGetDatum(answer == ANSWER_ONE ? int64_to_numeric(1) :
+								copy_numeric(compute_rate(reader, from_slot,
+														  to_slot)));
+	values[1] = PointerGetDatum(cstring_to_text_with_len(from.data, from.len));
+	values[2] = PointerGetDatum(cstring_to_text_with_len(to.data, to.len));
+	values[3] = CStringGetTextDatum(reader->info->base);
+	values[4] = DateADTGetDatum(reader->info->value_date);
+	values[5] = TimestampTzGetDatum(reader->info->fetched_at);
+	values[6] = CStringGetTextDatum(reader->info->source);
+	nulls[7] = true;			/* rate_set: until rate sets exist */
+	values[8] = BoolGetDatum(reader->stale != PGR_STALE_NO ||
+							 (answer == ANSWER_RATE &&
+							  ((from_slot->flags | to_slot->flags) &
+							   PGR_SLOT_MISSING) != 0));
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(description),
+													  values, nulls)));
+}
+
+/* ------------------------------------------------------------------------
+ * set_rates
+ * ------------------------------------------------------------------------
+ */
+
+static Numeric
+rate_member(const char *code, JsonbValue *member)
+{
+	Numeric		rate = NULL;
+
+	if (member->type == jbvNumeric)
+		rate = member->val.numeric;
+	else if (member->type == jbvString)
+		rate = DatumGetNumeric(
+			DirectFunctionCall3(numeric_in,
+								CStringGetDatum(pnstrdup(member->val.string.val,
+														 member->val.string.len)),
+								ObjectIdGetDatum(InvalidOid),
+								Int32GetDatum(-1)));
+	if (rate == NULL || numeric_is_nan(rate) || numeric_is_inf(rate) ||
+		DatumGetInt32(DirectFunctionCall2(numeric_cmp, NumericGetDatum(rate),
+										  NumericGetDatum(int64_to_numeric(0)))) <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the rate of %s is not a positive number", code)));
+	return rate;
+}
+
+static void
+check_base_member(const PgrRateSet *set, const PgrRate *rate)
+{
+	if (strcmp(rate->code, set->base) == 0 &&
+		DatumGetInt32(DirectFunctionCall2(numeric_cmp,
+										  NumericGetDatum(rate->value),
+										  NumericGetDatum(int64_to_numeric(1)))) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the rate of the base %s must be 1", set->base)));
+}
+
+static void
+fill_set(PgrRateSet *set, Jsonb *rates)
+{
+	JsonbIterator *iterator;
+	JsonbValue	key;
+	JsonbValue	member;
+
+	if (!JB_ROOT_IS_OBJECT(rates) || JB_ROOT_COUNT(rates) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("rates must be a JSON object of currency codes and rates, and not empty")));
+	if (JB_ROOT_COUNT(rates) > PGR_RATES_MAX_CURRENCIES)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("a set has at most %d rates",
+						PGR_RATES_MAX_CURRENCIES)));
+	set->rates = palloc(JB_ROOT_COUNT(rates) * sizeof(PgrRate));
+	iterator = JsonbIteratorInit(&rates->root);
+	(void) JsonbIteratorNext(&iterator, &key, true);
+	while (JsonbIteratorNext(&iterator, &key, true) == WJB_KEY)
+	{
+		PgrRate    *rate = &set->rates[set->nrates++];
+		PgrText		code = {key.val.string.val, key.val.string.len};
+
+		check_code(code);
+		memcpy(rate->code, code.data, PGR_CURRENCY_LEN);
+		rate->code[PGR_CURRENCY_LEN] = '\0';
+		(void) JsonbIteratorNext(&iterator, &member, true);
+		rate->value = rate_member(rate->code, &member);
+		check_base_member(set, rate);
+	}
+}
+
+Datum
+pgr_sql_set_rates(PG_FUNCTION_ARGS)
+{
+	static const char *const names[] = {"base", "rates", "value_date", "name"};
+	PgrRateSet	set = {.source = "set_rates"};
+	PgrText		base;
+
+	pgr_write_allowed_here("registry.set_rates()");
+	for (int i = 0; i < (int) lengthof(names); i++)
+		if (PG_ARGISNULL(i))
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("%s must not be null", names[i])));
+	base = pgr_text(PG_GETARG_DATUM(0));
+	check_code(base);
+	check_rates_name(PG_GETARG_DATUM(3));
+	memcpy(set.base, base.data, PGR_CURRENCY_LEN);
+	set.value_date = PG_GETARG_DATEADT(2);
+	if (DATE_NOT_FINITE(set.value_date) ||
+		set.value_date >= TIMESTAMP_END_JULIAN - POSTGRES_EPOCH_JDATE)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+				 errmsg("value_date is out of range")));
+	set.fetched_at = GetCurrentTimestamp();
+	fill_set(&set, PG_GETARG_JSONB_P(1));
+	pgr_write_lock_rates();
+	pgr_rates_set(&set);
+	PG_RETURN_NULL();			/* rate_set: until rate sets exist */
+}

@@ -1,0 +1,451 @@
+/*
+ * sql/views.c
+ *	  What can be seen: entries, registries, rates, readers, memory.
+ *
+ * Everything that belongs to a registry is read under the statement's pin;
+ * readers and memory describe the moment of the call.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "commands/dbcommands.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "storage/lwlock.h"
+#include "utils/acl.h"
+#include "utils/backend_status.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/numeric.h"
+#include "utils/timestamp.h"
+
+#include "base/compat.h"
+#include "registry/directory.h"
+#include "registry/rates.h"
+#include "registry/reader.h"
+#include "shm/area.h"
+
+PG_FUNCTION_INFO_V1(pgr_sql_entries);
+PG_FUNCTION_INFO_V1(pgr_sql_entry_count);
+PG_FUNCTION_INFO_V1(pgr_sql_registry_exists);
+PG_FUNCTION_INFO_V1(pgr_sql_generation);
+PG_FUNCTION_INFO_V1(pgr_sql_advance);
+PG_FUNCTION_INFO_V1(pgr_sql_list_registries);
+PG_FUNCTION_INFO_V1(pgr_sql_list_rates);
+PG_FUNCTION_INFO_V1(pgr_sql_list_readers);
+PG_FUNCTION_INFO_V1(pgr_sql_list_memory);
+
+static Datum
+optional_timestamp(TimestampTz at, bool *isnull)
+{
+	*isnull = at == 0;
+	return TimestampTzGetDatum(at);
+}
+
+/* ------------------------------------------------------------------------
+ * Entries of one registry
+ * ------------------------------------------------------------------------
+ */
+
+Datum
+pgr_sql_entries(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	const PgrBlock *block;
+	const PgrSlot *slot;
+	uint64		position = 0;
+
+	InitMaterializedSRF(fcinfo, 0);
+	block = pgr_reader_block(pgr_text(PG_GETARG_DATUM(0)));
+	if (block == NULL)
+		return (Datum) 0;
+	while ((slot = pgr_block_next(block, &position)) != NULL)
+	{
+		const PgrItem *item = pgr_block_item(block, slot);
+		Datum		values[5] = {0};
+		bool		nulls[5] = {0};
+		PgrValue	value;
+
+		CHECK_FOR_INTERRUPTS();
+		if (pgr_reader_expired(slot->expires_at))
+			continue;
+		pgr_value_of_slot(block, slot, &value);
+		values[0] = PointerGetDatum(
+			cstring_to_text_with_len(pgr_block_key(block, slot),
+									 slot->key_len));
+		values[1] = pgr_value_to_jsonb(block->definition.value_type, &value);
+		nulls[2] = true;		/* owner_pid: until registrations exist */
+		values[3] = optional_timestamp(item->updated_at, &nulls[3]);
+		values[4] = optional_timestamp(slot->expires_at, &nulls[4]);
+		tuplestore_putvalues(result->setResult, result->setDesc, values,
+							 nulls);
+	}
+	return (Datum) 0;
+}
+
+/* O(1), unless entries of the registry can expire. */
+Datum
+pgr_sql_entry_count(PG_FUNCTION_ARGS)
+{
+	const PgrBlock *block = pgr_reader_block(pgr_text(PG_GETARG_DATUM(0)));
+
+	PG_RETURN_INT64(block == NULL ? 0 : pgr_block_count(block, pgr_pin()->at));
+}
+
+Datum
+pgr_sql_registry_exists(PG_FUNCTION_ARGS)
+{
+	pgr_area_require();
+	PG_RETURN_BOOL(pgr_reader_exists(pgr_text(PG_GETARG_DATUM(0))));
+}
+
+Datum
+pgr_sql_generation(PG_FUNCTION_ARGS)
+{
+	pgr_area_require();
+	PG_RETURN_INT64((int64) pgr_pin()->generation);
+}
+
+Datum
+pgr_sql_advance(PG_FUNCTION_ARGS)
+{
+	pgr_area_require();
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
+				 errmsg("registry.advance() cannot be used in a transaction of isolation level REPEATABLE READ or SERIALIZABLE"),
+				 errdetail("All reads of such a transaction see one generation.")));
+	PG_RETURN_INT64((int64) pgr_pin_advance()->generation);
+}
+
+/* ------------------------------------------------------------------------
+ * registry.registries
+ * ------------------------------------------------------------------------
+ */
+
+#define REGISTRY_COLUMNS 10
+
+static void
+put_registry(ReturnSetInfo *result, const PgrBlock *block,
+			 const PgrDefinition *definition)
+{
+	Datum		values[REGISTRY_COLUMNS] = {0};
+	bool		nulls[REGISTRY_COLUMNS] = {0};
+	const PgrRatesInfo *info = definition->kind == PGR_BLOCK_RATES ?
+		pgr_rates_info(block) : NULL;
+
+	if (!pgr_reader_allowed(definition))
+		return;
+	values[0] = PointerGetDatum(cstring_to_text_with_len(definition->name,
+														 definition->name_len));
+	values[1] = CStringGetTextDatum(pgr_value_type_name(definition->value_type));
+	values[2] = CStringGetTextDatum("unique");
+	values[3] = BoolGetDatum(false);
+	nulls[4] = !OidIsValid(definition->owner);
+	values[4] = ObjectIdGetDatum(definition->owner);
+	values[5] = CStringGetTextDatum("resident");
+	values[6] = Int64GetDatum(pgr_block_count(block, pgr_pin()->at));
+	values[7] = Int64GetDatum((int64) block->size);
+	values[8] = optional_timestamp(block->changed_at, &nulls[8]);
+	nulls[9] = info == NULL;
+	values[9] = BoolGetDatum(info != NULL &&
+							 pgr_rates_stale(info, pgr_pin()->at) != PGR_STALE_NO);
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+}
+
+/* With our own changes; also of a registry that only this transaction sees. */
+static void
+put_changed(ReturnSetInfo *result, const PgrBlock *block,
+			const PgrDefinition *definition)
+{
+	PgrRegistryName name = {
+		definition->database, definition->extension, definition->name,
+		definition->name_len
+	};
+
+	put_registry(result,
+				 pgr_pending_overlay(&name, block, definition, pgr_pin()->at),
+				 definition);
+}
+
+static void
+put_created(const PgrDefinition *definition, void *arg)
+{
+	put_changed(arg, NULL, definition);
+}
+
+static void
+put_committed(ReturnSetInfo *result, const PgrBlock *directory,
+			  const PgrSharedRoot *root)
+{
+	const PgrSlot *entry;
+	uint64		position = 0;
+
+	while ((entry = pgr_block_next(directory, &position)) != NULL)
+	{
+		const PgrBlock *block = pgr_root_block(pgr_image, root,
+											   (uint32) entry->fixed.i8);
+		PgrPendingState state = {0};
+
+		CHECK_FOR_INTERRUPTS();
+		if (pgr_pending_any())
+		{
+			const PgrDefinition *d = &block->definition;
+			PgrRegistryName name = {
+				d->database, d->extension, d->name, d->name_len
+			};
+
+			pgr_pending_state(&name, false, &state);
+		}
+		if (!pgr_pending_any())
+			put_registry(result, block, &block->definition);
+		else if (!state.dropped && !state.created)
+			put_changed(result, block, &block->definition);
+	}
+}
+
+Datum
+pgr_sql_list_registries(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	const PgrSharedRoot *root;
+	const PgrBlock *rates;
+	uint32		slot;
+
+	InitMaterializedSRF(fcinfo, 0);
+	pgr_area_require();
+	root = pgr_pin()->root;
+	rates = pgr_rates_block();
+	put_registry(result, rates, &rates->definition);
+	slot = pgr_directory_slot(root, MyDatabaseId, pgr_directory_extension());
+	if (slot != PGR_NO_SLOT)
+		put_committed(result, pgr_root_block(pgr_image, root, slot), root);
+	if (pgr_pending_any())
+		pgr_pending_created(put_created, result);
+	return (Datum) 0;
+}
+
+/* ------------------------------------------------------------------------
+ * registry.rates
+ * ------------------------------------------------------------------------
+ */
+
+#define RATE_COLUMNS 11
+
+static void
+put_rate(ReturnSetInfo *result, const PgrBlock *block, const PgrSlot *slot,
+		 const PgrRatesInfo *info)
+{
+	Datum		values[RATE_COLUMNS] = {0};
+	bool		nulls[RATE_COLUMNS] = {0};
+	TimestampTz now = pgr_pin()->at;
+	PgrStaleReason reason = (slot->flags & PGR_SLOT_MISSING) ?
+		PGR_STALE_MISSING : pgr_rates_stale(info, now);
+	const char *name = pgr_rates_stale_name(reason);
+	PgrValue	value;
+
+	pgr_value_of_slot(block, slot, &value);
+	values[0] = PointerGetDatum(
+		cstring_to_text_with_len(pgr_block_key(block, slot), slot->key_len));
+	values[1] = pgr_value_to_numeric(PGR_TYPE_NUMERIC, &value);
+	values[2] = CStringGetTextDatum(info->base);
+	values[3] = DateADTGetDatum(info->value_date);
+	/* of this rate: a missing one keeps the time of its last set */
+	values[4] = TimestampTzGetDatum(pgr_block_item(block, slot)->updated_at);
+	values[5] = TimestampTzGetDatum(info->checked_at);
+	values[6] = DirectFunctionCall2(timestamp_mi, TimestampTzGetDatum(now),
+									values[5]);
+	values[7] = BoolGetDatum(reason != PGR_STALE_NO);
+	nulls[8] = name == NULL;
+	if (name != NULL)
+		values[8] = CStringGetTextDatum(name);
+	nulls[9] = true;			/* rate_set: until rate sets exist */
+	values[10] = CStringGetTextDatum(info->source);
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+}
+
+Datum
+pgr_sql_list_rates(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	const PgrBlock *block;
+	const PgrSlot *slot;
+	uint64		position = 0;
+
+	InitMaterializedSRF(fcinfo, 0);
+	pgr_area_require();
+	block = pgr_rates_block();
+	if (pgr_rates_info(block) != NULL)
+		while ((slot = pgr_block_next(block, &position)) != NULL)
+			put_rate(result, block, slot, pgr_rates_info(block));
+	return (Datum) 0;
+}
+
+/* ------------------------------------------------------------------------
+ * registry.readers
+ * ------------------------------------------------------------------------
+ */
+
+static TimestampTz
+query_start(int pid)
+{
+	PgBackendStatus *status;
+	TimestampTz start = 0;
+
+	for (int i = 1; i <= pgstat_fetch_stat_numbackends(); i++)
+	{
+		LocalPgBackendStatus *local = pgstat_fetch_stat_local_beentry(i);
+
+		status = local ? &local->backendStatus : NULL;
+		if (status != NULL && status->st_procpid == pid)
+			start = status->st_activity_start_timestamp;
+	}
+	return start;
+}
+
+static void
+put_reader(ReturnSetInfo *result, int pid, uint64 generation,
+		   TimestampTz pinned_at)
+{
+	Datum		values[4];
+	bool		nulls[4] = {0};
+
+	values[0] = Int32GetDatum(pid);
+	values[1] = Int64GetDatum((int64) generation);
+	values[2] = optional_timestamp(pinned_at, &nulls[2]);
+	values[3] = optional_timestamp(query_start(pid), &nulls[3]);
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+}
+
+Datum
+pgr_sql_list_readers(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	uint32		lines;
+	uint32		spares;
+
+	InitMaterializedSRF(fcinfo, 0);
+	pgr_area_require();
+	lines = pg_atomic_read_u32(&pgr_image->lines_high);
+	spares = pg_atomic_read_u32(&pgr_image->spares_high);
+	for (uint32 i = 0; i < lines; i++)
+	{
+		PgrSharedLine *line = pgr_image_line(pgr_image, i);
+		int			pid = (int) pg_atomic_read_u32(&line->in_use);
+
+		for (int p = 0; p < PGR_LINE_PINS; p++)
+		{
+			uint64		generation = pg_atomic_read_u64(&line->pins[p]);
+
+			if (generation != 0 && pid != 0)
+				put_reader(result, pid, generation, line->pinned_at[p]);
+		}
+	}
+	for (uint32 i = 0; i < spares; i++)
+	{
+		PgrSharedSpareLine *spare = pgr_image_spare(pgr_image, i);
+		int			pid = (int) pg_atomic_read_u32(&spare->owner);
+
+		for (int p = 0; p < PGR_SPARE_PINS; p++)
+		{
+			uint64		generation = pg_atomic_read_u64(&spare->pins[p]);
+
+			if (generation != 0 && pid != 0)
+				put_reader(result, pid, generation, 0);
+		}
+	}
+	return (Datum) 0;
+}
+
+/* ------------------------------------------------------------------------
+ * registry.memory
+ * ------------------------------------------------------------------------
+ */
+
+typedef struct MemoryBooks
+{
+	uint64		rates;
+	uint64		mine;			/* this database's blocks */
+	uint64		others;
+	uint64		kinds[PGR_MEMORY_KINDS];
+	uint64		retired;
+	uint64		total;
+} MemoryBooks;
+
+/* Under the writer lock, shared: nothing moves, nothing here throws. */
+static void
+take_books(MemoryBooks *books)
+{
+	PgrArena   *arena = pgr_image_arena(pgr_image);
+	const PgrSharedRoot *root;
+
+	memset(books, 0, sizeof(*books));
+	LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_SHARED);
+	root = pgr_image_ptr(pgr_image, pgr_image->root);
+	for (uint32 slot = 0; slot < PGR_MAX_SLOTS; slot++)
+	{
+		const PgrBlock *block;
+		Size		bytes;
+
+		if (pgr_image->slot_bitmap[slot / 64] == 0)
+		{
+			slot |= 63;
+			continue;
+		}
+		block = pgr_root_block(pgr_image, root, slot);
+		if (block == NULL || block->definition.kind < PGR_BLOCK_REGISTRY)
+			continue;			/* directories: what is left over */
+		bytes = pgr_arena_chunk_bytes(arena, pgr_arena_ref(arena, block));
+		if (block->definition.kind == PGR_BLOCK_RATES)
+			books->rates += bytes;
+		else if (block->definition.database == MyDatabaseId)
+			books->mine += bytes;
+		else
+			books->others += bytes;
+	}
+	for (int i = 0; i < PGR_MEMORY_KINDS; i++)
+		books->kinds[i] = arena->kind_units[i] * PGR_ARENA_UNIT;
+	books->retired = pgr_image->retired_bytes;
+	books->total = arena->units * PGR_ARENA_UNIT;
+	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
+}
+
+static void
+put_memory(ReturnSetInfo *result, const char *what, uint64 bytes)
+{
+	Datum		values[2] = {CStringGetTextDatum(what),
+	Int64GetDatum((int64) bytes)};
+	bool		nulls[2] = {false, false};
+
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+}
+
+/* The rows' sum is pg_registry.shared_memory. */
+Datum
+pgr_sql_list_memory(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	MemoryBooks books;
+
+	InitMaterializedSRF(fcinfo, 0);
+	pgr_area_require();
+	take_books(&books);
+	put_memory(result, psprintf("registries of database %s",
+								get_database_name(MyDatabaseId)),
+			   books.mine);
+	put_memory(result, "registries of other databases", books.others);
+	put_memory(result, "rates", books.rates);
+	put_memory(result, "old versions", books.retired);
+	put_memory(result, "directory",
+			   books.kinds[PGR_MEMORY_BLOCK] + books.kinds[PGR_MEMORY_ROOT] -
+			   books.mine - books.others - books.rates - books.retired);
+	put_memory(result, "uncommitted changes",
+			   books.kinds[PGR_MEMORY_PENDING]);
+	put_memory(result, "reserved by commits",
+			   books.kinds[PGR_MEMORY_RESERVED]);
+	put_memory(result, "overhead", books.kinds[PGR_MEMORY_OVERHEAD]);
+	put_memory(result, "free", books.kinds[PGR_MEMORY_FREE]);
+	return (Datum) 0;
+}
