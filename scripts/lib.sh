@@ -38,7 +38,8 @@ as_owner()
 	fi
 }
 
-# as_runner CMD...: as the user who runs servers, with RUNNER_ENV and nothing of the caller's environment.
+# as_runner CMD...: as the user who runs servers, in RUN_DIR (the checkout may be closed to that user), with
+# RUNNER_ENV and nothing of the caller's environment.
 as_runner()
 {
 	local -a drop=()
@@ -46,7 +47,7 @@ as_runner()
 	if am_root; then
 		drop=(setpriv --reuid=postgres --regid=postgres --init-groups)
 	fi
-	"${drop[@]}" env -i PATH="$(pg_bindir):/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin" LANG=C.UTF-8 \
+	"${drop[@]}" env -i -C "$RUN_DIR" PATH="$(pg_bindir):/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin" LANG=C.UTF-8 \
 		HOME="$RUN_DIR" "${RUNNER_ENV[@]}" "$@"
 }
 RUNNER_ENV=()

@@ -30,7 +30,7 @@
 
 PG_MODULE_MAGIC;
 
-void		_PG_init(void);
+void _PG_init(void);
 
 extern const PgrCoreApi *pgr_core_api(void);
 

@@ -17,44 +17,40 @@
 
 PgrSettings pgr_settings;
 
-static const struct config_enum_entry format_options[] = {
-	{"auto", PGR_FORMAT_AUTO, false},
-	{"frankfurter", PGR_FORMAT_FRANKFURTER, false},
-	{"frankfurter_v2", PGR_FORMAT_FRANKFURTER_V2, false},
-	{"ecb_xml", PGR_FORMAT_ECB_XML, false},
-	{NULL, 0, false}
-};
+static const struct config_enum_entry format_options[] =
+	{{"auto", PGR_FORMAT_AUTO, false},
+	 {"frankfurter", PGR_FORMAT_FRANKFURTER, false},
+	 {"frankfurter_v2", PGR_FORMAT_FRANKFURTER_V2, false},
+	 {"ecb_xml", PGR_FORMAT_ECB_XML, false},
+	 {NULL, 0, false}};
 
-static const struct config_enum_entry on_stale_options[] = {
-	{"serve", PGR_ON_STALE_SERVE, false},
-	{"null", PGR_ON_STALE_NULL, false},
-	{"error", PGR_ON_STALE_ERROR, false},
-	{NULL, 0, false}
-};
+static const struct config_enum_entry on_stale_options[] =
+	{{"serve", PGR_ON_STALE_SERVE, false},
+	 {"null", PGR_ON_STALE_NULL, false},
+	 {"error", PGR_ON_STALE_ERROR, false},
+	 {NULL, 0, false}};
 
-static const struct config_enum_entry refresh_on_options[] = {
-	{"primary", PGR_REFRESH_ON_PRIMARY, false},
-	{"both", PGR_REFRESH_ON_BOTH, false},
-	{NULL, 0, false}
-};
+static const struct config_enum_entry refresh_on_options[] =
+	{{"primary", PGR_REFRESH_ON_PRIMARY, false},
+	 {"both", PGR_REFRESH_ON_BOTH, false},
+	 {NULL, 0, false}};
 
-static const struct config_enum_entry level_options[] = {
-	{"debug5", DEBUG5, false},
-	{"debug4", DEBUG4, false},
-	{"debug3", DEBUG3, false},
-	{"debug2", DEBUG2, false},
-	{"debug1", DEBUG1, false},
-	{"debug", DEBUG2, true},
-	{"info", INFO, false},
-	{"notice", NOTICE, false},
-	{"warning", WARNING, false},
-	{"error", ERROR, false},
-	{"log", LOG, false},
-	{"fatal", FATAL, false},
-	{"panic", PANIC, false},
-	{"off", PGR_LOG_OFF, false},
-	{NULL, 0, false}
-};
+static const struct config_enum_entry level_options[] =
+	{{"debug5", DEBUG5, false},
+	 {"debug4", DEBUG4, false},
+	 {"debug3", DEBUG3, false},
+	 {"debug2", DEBUG2, false},
+	 {"debug1", DEBUG1, false},
+	 {"debug", DEBUG2, true},
+	 {"info", INFO, false},
+	 {"notice", NOTICE, false},
+	 {"warning", WARNING, false},
+	 {"error", ERROR, false},
+	 {"log", LOG, false},
+	 {"fatal", FATAL, false},
+	 {"panic", PANIC, false},
+	 {"off", PGR_LOG_OFF, false},
+	 {NULL, 0, false}};
 
 /* ------------------------------------------------------------------------
  * Checks
@@ -81,7 +77,7 @@ check_url(char **newval, void **extra, GucSource source)
 	const char *url = *newval;
 	const char *host;
 	const char *end;
-	bool		plain;
+	bool plain;
 
 	if (url[0] == '\0')
 		return true;
@@ -89,20 +85,23 @@ check_url(char **newval, void **extra, GucSource source)
 	{
 		if ((unsigned char) *c > ' ' && (unsigned char) *c < 0x7F)
 			continue;
-		GUC_check_errdetail("A URL has no spaces, control characters or characters outside ASCII.");
+		GUC_check_errdetail(
+			"A URL has no spaces, control characters or characters outside ASCII.");
 		return false;
 	}
 	plain = pg_strncasecmp(url, "http://", 7) == 0;
 	if (!plain && pg_strncasecmp(url, "https://", 8) != 0)
 	{
-		GUC_check_errdetail("The URL must begin with \"https://\" (or \"http://\" for a loopback address).");
+		GUC_check_errdetail(
+			"The URL must begin with \"https://\" (or \"http://\" for a loopback address).");
 		return false;
 	}
 	host = strstr(url, "://") + 3;
 	end = host + strcspn(host, "/?#");
 	if (memchr(host, '@', end - host) != NULL)
 	{
-		GUC_check_errdetail("A URL with a user name or password is not accepted.");
+		GUC_check_errdetail(
+			"A URL with a user name or password is not accepted.");
 		return false;
 	}
 	if (host[0] == '[')
@@ -111,7 +110,8 @@ check_url(char **newval, void **extra, GucSource source)
 
 		if (bracket == NULL)
 		{
-			GUC_check_errdetail("The IPv6 address of the URL has no closing bracket.");
+			GUC_check_errdetail(
+				"The IPv6 address of the URL has no closing bracket.");
 			return false;
 		}
 		end = bracket + 1;
@@ -125,7 +125,8 @@ check_url(char **newval, void **extra, GucSource source)
 	}
 	if (plain && !is_loopback(host, end - host))
 	{
-		GUC_check_errdetail("Plain http is accepted only for a literal loopback address or \"localhost\".");
+		GUC_check_errdetail(
+			"Plain http is accepted only for a literal loopback address or \"localhost\".");
 		return false;
 	}
 	return true;
@@ -143,7 +144,7 @@ static bool
 check_currencies(char **newval, void **extra, GucSource source)
 {
 	const char *list = *newval;
-	int			len;
+	int len;
 
 	if (list[strspn(list, " \t")] == '\0')
 		return true;
@@ -152,7 +153,8 @@ check_currencies(char **newval, void **extra, GucSource source)
 		len = next_code(&list);
 		if (len != 3 || strspn(list, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") < 3)
 		{
-			GUC_check_errdetail("The list holds currency codes of three upper-case letters, separated by commas, such as 'EUR,USD,GBP'.");
+			GUC_check_errdetail(
+				"The list holds currency codes of three upper-case letters, separated by commas, such as 'EUR,USD,GBP'.");
 			return false;
 		}
 		list += len;
@@ -172,8 +174,8 @@ bool
 pgr_settings_keeps_currency(const char *currencies, const char *code)
 {
 	const char *list = currencies;
-	int			len;
-	bool		any = false;
+	int len;
+	bool any = false;
 
 	while ((len = next_code(&list)) > 0)
 	{
@@ -195,78 +197,78 @@ static void
 define_memory(void)
 {
 	/* only the postmaster can reserve memory */
-	DefineCustomIntVariable("pg_registry.shared_memory",
-							"Shared memory for registries.",
-							"It holds every version that a statement still reads, so allow for some.",
-							&pgr_settings.shared_memory_kb,
-							64 * 1024, 1024, MAX_KILOBYTES,
-							PGC_POSTMASTER, GUC_UNIT_KB, NULL, NULL, NULL);
-	DefineCustomIntVariable("pg_registry.log_ring_slots",
-							"Number of log records that are kept in shared memory.",
-							NULL, &pgr_settings.log_ring_slots,
-							1024, 16, 1024 * 1024,
-							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"pg_registry.shared_memory", "Shared memory for registries.",
+		"It holds every version that a statement still reads, so allow for some.",
+		&pgr_settings.shared_memory_kb, 64 * 1024, 1024, MAX_KILOBYTES,
+		PGC_POSTMASTER, GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"pg_registry.log_ring_slots",
+		"Number of log records that are kept in shared memory.", NULL,
+		&pgr_settings.log_ring_slots, 1024, 16, 1024 * 1024, PGC_POSTMASTER, 0,
+		NULL, NULL, NULL);
 }
 
 static void
 define_rates_source(void)
 {
-	DefineCustomStringVariable("pg_registry.rates_url",
-							   "Where exchange rates are fetched from; empty: nowhere.",
-							   "https, or http for a literal loopback address or \"localhost\".",
-							   &pgr_settings.rates_url, "",
-							   PGC_SIGHUP, GUC_SUPERUSER_ONLY, check_url,
-							   NULL, NULL);
+	DefineCustomStringVariable(
+		"pg_registry.rates_url",
+		"Where exchange rates are fetched from; empty: nowhere.",
+		"https, or http for a literal loopback address or \"localhost\".",
+		&pgr_settings.rates_url, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY, check_url,
+		NULL, NULL);
 	DefineCustomEnumVariable("pg_registry.rates_format",
 							 "Format of the answer.", NULL,
 							 &pgr_settings.rates_format, PGR_FORMAT_AUTO,
 							 format_options, PGC_SIGHUP, 0, NULL, NULL, NULL);
-	DefineCustomStringVariable("pg_registry.rates_currencies",
-							   "Currencies to keep, separated by commas; empty: all.",
-							   "Other currencies of the answer are neither stored nor validated.",
-							   &pgr_settings.rates_currencies, "",
-							   PGC_SIGHUP, 0, check_currencies, NULL, NULL);
+	DefineCustomStringVariable(
+		"pg_registry.rates_currencies",
+		"Currencies to keep, separated by commas; empty: all.",
+		"Other currencies of the answer are neither stored nor validated.",
+		&pgr_settings.rates_currencies, "", PGC_SIGHUP, 0, check_currencies,
+		NULL, NULL);
 	DefineCustomIntVariable("pg_registry.rates_interval",
 							"Time between two requests for exchange rates.",
-							NULL, &pgr_settings.rates_interval_s,
-							3600, 1, 7 * 24 * 3600,
-							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+							NULL, &pgr_settings.rates_interval_s, 3600, 1,
+							7 * 24 * 3600, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL,
+							NULL);
 	DefineCustomIntVariable("pg_registry.rates_timeout",
-							"Total time that one request may take.",
-							NULL, &pgr_settings.rates_timeout_ms,
-							15000, 100, 300 * 1000,
-							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
-	DefineCustomBoolVariable("pg_registry.rates_honor_cache",
-							 "Do not ask again before the answer's Cache-Control: max-age has passed.",
-							 "At most 24 hours.",
-							 &pgr_settings.rates_honor_cache, true,
-							 PGC_SIGHUP, 0, NULL, NULL, NULL);
-	DefineCustomEnumVariable("pg_registry.refresh_on",
-							 "Servers that fetch: the primary, or standbys too.",
-							 NULL, &pgr_settings.refresh_on,
-							 PGR_REFRESH_ON_PRIMARY, refresh_on_options,
-							 PGC_SIGHUP, 0, NULL, NULL, NULL);
+							"Total time that one request may take.", NULL,
+							&pgr_settings.rates_timeout_ms, 15000, 100,
+							300 * 1000, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL,
+							NULL);
+	DefineCustomBoolVariable(
+		"pg_registry.rates_honor_cache",
+		"Do not ask again before the answer's Cache-Control: max-age has passed.",
+		"At most 24 hours.", &pgr_settings.rates_honor_cache, true, PGC_SIGHUP,
+		0, NULL, NULL, NULL);
+	DefineCustomEnumVariable(
+		"pg_registry.refresh_on",
+		"Servers that fetch: the primary, or standbys too.", NULL,
+		&pgr_settings.refresh_on, PGR_REFRESH_ON_PRIMARY, refresh_on_options,
+		PGC_SIGHUP, 0, NULL, NULL, NULL);
 }
 
 static void
 define_rates_policy(void)
 {
-	DefineCustomIntVariable("pg_registry.rates_max_change",
-							"Largest change of a rate that is published without confirmation, in percent; 0: any.",
-							"A set beyond it, or with another base, is not published.",
-							&pgr_settings.rates_max_change_percent,
-							50, 0, 1000000,
-							PGC_SIGHUP, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable("pg_registry.rates_max_age",
-							"Rates are stale this long after the last good answer; 0: never.",
-							NULL, &pgr_settings.rates_max_age_s,
-							24 * 3600, 0, INT_MAX,
-							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
-	DefineCustomIntVariable("pg_registry.rates_max_value_age",
-							"Rates are stale this long after the date that the provider gives them; 0: never.",
-							NULL, &pgr_settings.rates_max_value_age_s,
-							7 * 24 * 3600, 0, INT_MAX,
-							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"pg_registry.rates_max_change",
+		"Largest change of a rate that is published without confirmation, in percent; 0: any.",
+		"A set beyond it, or with another base, is not published.",
+		&pgr_settings.rates_max_change_percent, 50, 0, 1000000, PGC_SIGHUP, 0,
+		NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"pg_registry.rates_max_age",
+		"Rates are stale this long after the last good answer; 0: never.",
+		NULL, &pgr_settings.rates_max_age_s, 24 * 3600, 0, INT_MAX, PGC_SIGHUP,
+		GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"pg_registry.rates_max_value_age",
+		"Rates are stale this long after the date that the provider gives them; 0: never.",
+		NULL, &pgr_settings.rates_max_value_age_s, 7 * 24 * 3600, 0, INT_MAX,
+		PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomEnumVariable("pg_registry.rates_on_stale",
 							 "What reading a stale rate does.", NULL,
 							 &pgr_settings.rates_on_stale, PGR_ON_STALE_SERVE,
@@ -277,22 +279,23 @@ define_rates_policy(void)
 static void
 define_log(void)
 {
-	DefineCustomEnumVariable("pg_registry.log_min_level",
-							 "Log records at or above this level are kept for registry.log_tail().",
-							 "Ordered as in log_min_messages.",
-							 &pgr_settings.log_min_level, PGR_LOG_OFF,
-							 level_options, PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL,
-							 NULL);
-	DefineCustomBoolVariable("pg_registry.log_capture_statement",
-							 "Keep the statement of a log record too.",
-							 "Statements can hold passwords and personal data.",
-							 &pgr_settings.log_capture_statement, false,
-							 PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
-	DefineCustomBoolVariable("pg_registry.log_capture_detail",
-							 "Keep the detail and the context of a log record too.",
-							 "Details can hold key values.",
-							 &pgr_settings.log_capture_detail, false,
-							 PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+	DefineCustomEnumVariable(
+		"pg_registry.log_min_level",
+		"Log records at or above this level are kept for registry.log_tail().",
+		"Ordered as in log_min_messages.", &pgr_settings.log_min_level,
+		PGR_LOG_OFF, level_options, PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL,
+		NULL);
+	DefineCustomBoolVariable(
+		"pg_registry.log_capture_statement",
+		"Keep the statement of a log record too.",
+		"Statements can hold passwords and personal data.",
+		&pgr_settings.log_capture_statement, false, PGC_SIGHUP,
+		GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+	DefineCustomBoolVariable(
+		"pg_registry.log_capture_detail",
+		"Keep the detail and the context of a log record too.",
+		"Details can hold key values.", &pgr_settings.log_capture_detail,
+		false, PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
 }
 
 void
@@ -303,11 +306,11 @@ pgr_settings_define(void)
 	define_rates_policy();
 	define_log();
 #ifdef PGR_TESTING
-	DefineCustomIntVariable("pg_registry.test_commit_delay",
-							"Delay inside the commit callback; only in test builds.",
-							NULL, &pgr_settings.test_commit_delay_ms,
-							0, 0, 60000, PGC_USERSET, GUC_UNIT_MS,
-							NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"pg_registry.test_commit_delay",
+		"Delay inside the commit callback; only in test builds.", NULL,
+		&pgr_settings.test_commit_delay_ms, 0, 0, 60000, PGC_USERSET,
+		GUC_UNIT_MS, NULL, NULL, NULL);
 #endif
 	MarkGUCPrefixReserved("pg_registry");
 }

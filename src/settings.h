@@ -33,29 +33,29 @@ typedef enum PgrRefreshOn
 typedef struct PgrSettings
 {
 	/* memory: postmaster only */
-	int			shared_memory_kb;
-	int			log_ring_slots;
+	int shared_memory_kb;
+	int log_ring_slots;
 
 	/* rates: reload */
-	char	   *rates_url;
-	char	   *rates_currencies;
-	int			rates_format;	/* PgrRatesFormat */
-	int			rates_interval_s;
-	int			rates_timeout_ms;
-	bool		rates_honor_cache;
-	int			rates_max_change_percent;	/* 0 = off */
-	int			rates_max_age_s;
-	int			rates_max_value_age_s;
-	int			rates_on_stale; /* PgrOnStale */
-	int			refresh_on;		/* PgrRefreshOn */
+	char *rates_url;
+	char *rates_currencies;
+	int rates_format; /* PgrRatesFormat */
+	int rates_interval_s;
+	int rates_timeout_ms;
+	bool rates_honor_cache;
+	int rates_max_change_percent; /* 0 = off */
+	int rates_max_age_s;
+	int rates_max_value_age_s;
+	int rates_on_stale; /* PgrOnStale */
+	int refresh_on;     /* PgrRefreshOn */
 
 	/* log: reload, superuser only */
-	int			log_min_level;	/* an elevel; PGR_LOG_OFF = nothing */
-	bool		log_capture_statement;
-	bool		log_capture_detail;	/* detail, hint stays, and context */
+	int log_min_level; /* an elevel; PGR_LOG_OFF = nothing */
+	bool log_capture_statement;
+	bool log_capture_detail; /* detail, hint stays, and context */
 
 #ifdef PGR_TESTING
-	int			test_commit_delay_ms;	/* in the commit callback, W-2's test */
+	int test_commit_delay_ms; /* in the commit callback, W-2's test */
 #endif
 } PgrSettings;
 
@@ -73,4 +73,4 @@ extern void pgr_settings_define(void);
 extern bool pgr_settings_keeps_currency(const char *currencies,
 										const char *code);
 
-#endif							/* PGR_SETTINGS_H */
+#endif /* PGR_SETTINGS_H */

@@ -30,7 +30,8 @@ typedef int64 TimestampTz;
 #define likely(x) __builtin_expect((x) != 0, 1)
 #define unlikely(x) __builtin_expect((x) != 0, 0)
 #define StaticAssertDecl(condition, message) _Static_assert(condition, message)
-#define TYPEALIGN(a, n) (((uintptr_t) (n) + ((a) -1)) & ~((uintptr_t) ((a) -1)))
+#define TYPEALIGN(a, n) \
+	(((uintptr_t) (n) + ((a) -1)) & ~((uintptr_t) ((a) -1)))
 #define MAXALIGN(n) TYPEALIGN(8, (n))
 #define Max(a, b) ((a) > (b) ? (a) : (b))
 #define Min(a, b) ((a) < (b) ? (a) : (b))
@@ -40,7 +41,7 @@ typedef int64 TimestampTz;
 #endif
 #else
 #include "datatype/timestamp.h"
-#endif							/* PGR_STANDALONE */
+#endif /* PGR_STANDALONE */
 
 /* Index of the highest set bit; n must not be 0. */
 static inline int
@@ -58,4 +59,4 @@ pgr_bits_low(uint64 n)
 	return __builtin_ctzll(n);
 }
 
-#endif							/* PGR_BASE_BITS_H */
+#endif /* PGR_BASE_BITS_H */

@@ -42,4 +42,4 @@
 #define PGR_EXECUTOR_RUN_PASS query, direction, count, execute_once
 #endif
 
-#endif							/* PGR_COMPAT_H */
+#endif /* PGR_COMPAT_H */

@@ -5,10 +5,10 @@
 #ifndef PGR_BASE_ISO4217_H
 #define PGR_BASE_ISO4217_H
 
-#define PGR_MINOR_UNITS_UNKNOWN (-1)	/* no such code */
-#define PGR_MINOR_UNITS_NONE (-2)	/* the code has none: XAU, XDR, ... */
+#define PGR_MINOR_UNITS_UNKNOWN (-1) /* no such code */
+#define PGR_MINOR_UNITS_NONE (-2)    /* the code has none: XAU, XDR, ... */
 
 /* Decimal places of a currency's amounts; "code" is three bytes. */
-extern int	pgr_iso4217_minor_units(const char *code);
+extern int pgr_iso4217_minor_units(const char *code);
 
-#endif							/* PGR_BASE_ISO4217_H */
+#endif /* PGR_BASE_ISO4217_H */

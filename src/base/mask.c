@@ -16,7 +16,7 @@
 static void
 append(char *dst, size_t size, const char *src, size_t len)
 {
-	size_t		used = strlen(dst);
+	size_t used = strlen(dst);
 
 	if (used + 1 >= size)
 		return;
@@ -45,7 +45,7 @@ pgr_mask_url(char *dst, size_t size, const char *url)
 static void
 mask_occurrences(char *text, const char *secret, size_t len)
 {
-	char	   *p = text;
+	char *p = text;
 
 	if (len < MIN_SECRET_LEN)
 		return;
@@ -55,8 +55,7 @@ mask_occurrences(char *text, const char *secret, size_t len)
 			continue;
 		memcpy(p, MASK, strlen(MASK));
 		p += strlen(MASK);
-		memmove(p, p + len - strlen(MASK),
-				strlen(p + len - strlen(MASK)) + 1);
+		memmove(p, p + len - strlen(MASK), strlen(p + len - strlen(MASK)) + 1);
 		p--;
 	}
 }
@@ -73,7 +72,7 @@ pgr_mask_secrets(char *text, const char *url)
 	mask_occurrences(text, query, strcspn(query, "#"));
 	for (p = query; *p != '\0' && *p != '#';)
 	{
-		size_t		len = strcspn(p, "&#");
+		size_t len = strcspn(p, "&#");
 		const char *value = memchr(p, '=', len);
 
 		if (value != NULL)
@@ -87,7 +86,7 @@ pgr_mask_secrets(char *text, const char *url)
 void
 pgr_mask_control(char *dst, size_t size, const char *src, size_t len)
 {
-	size_t		n = Min(len, size - 1);
+	size_t n = Min(len, size - 1);
 
 	for (size_t i = 0; i < n; i++)
 	{

@@ -25,4 +25,4 @@ extern void pgr_mask_secrets(char *text, const char *url);
 extern void pgr_mask_control(char *dst, size_t size, const char *src,
 							 size_t len);
 
-#endif							/* PGR_BASE_MASK_H */
+#endif /* PGR_BASE_MASK_H */

@@ -18,11 +18,11 @@
 
 typedef struct Layout
 {
-	uint32		groups;
-	uint64		slots_offset;
-	uint64		extra_offset;
-	uint64		items_offset;
-	uint64		size;
+	uint32 groups;
+	uint64 slots_offset;
+	uint64 extra_offset;
+	uint64 items_offset;
+	uint64 size;
 } Layout;
 
 Size
@@ -34,7 +34,7 @@ pgr_block_item_bytes(uint32 key_len, uint32 value_len)
 static void
 layout_for(Layout *layout, int64 entries, uint64 item_bytes, uint32 extra_len)
 {
-	uint32		groups = 1;
+	uint32 groups = 1;
 
 	while ((int64) groups * (PGR_GROUP / 2) < entries)
 		groups *= 2;
@@ -50,7 +50,7 @@ layout_for(Layout *layout, int64 entries, uint64 item_bytes, uint32 extra_len)
 Size
 pgr_block_bytes(int64 entries, uint64 item_bytes, uint32 extra_len)
 {
-	Layout		layout;
+	Layout layout;
 
 	layout_for(&layout, entries, item_bytes, extra_len);
 	return layout.size;
@@ -66,7 +66,7 @@ build_bounds(const PgrBlockBuild *build, int64 *entries, uint64 *bytes,
 	*entries = build->old ? build->old->entries : 0;
 	*bytes = build->old ? build->old->live_bytes : 0;
 	*extra_len = build->extra ? build->extra_len :
-		(build->old ? build->old->extra_len : 0);
+								(build->old ? build->old->extra_len : 0);
 	for (int i = 0; i < build->nchanges; i++)
 	{
 		const PgrChange *change = &build->changes[i];
@@ -81,9 +81,9 @@ build_bounds(const PgrBlockBuild *build, int64 *entries, uint64 *bytes,
 Size
 pgr_block_build_bytes(const PgrBlockBuild *build)
 {
-	int64		entries;
-	uint64		bytes;
-	uint32		extra_len;
+	int64 entries;
+	uint64 bytes;
+	uint32 extra_len;
 
 	build_bounds(build, &entries, &bytes, &extra_len);
 	return pgr_block_bytes(entries, bytes, extra_len);
@@ -93,17 +93,17 @@ pgr_block_build_bytes(const PgrBlockBuild *build)
 static PgrSlot *
 slot_claim(PgrBlock *block, uint64 hash)
 {
-	uint32		group = pgr_hash_group(hash) & block->group_mask;
+	uint32 group = pgr_hash_group(hash) & block->group_mask;
 
 	for (;;)
 	{
-		uint8	   *tags = (uint8 *) pgr_block_tags(block) +
+		uint8 *tags = (uint8 *) pgr_block_tags(block) +
 			(Size) group * PGR_GROUP;
-		uint32		empty = pgr_group_match(tags, PGR_TAG_EMPTY);
+		uint32 empty = pgr_group_match(tags, PGR_TAG_EMPTY);
 
 		if (empty != 0)
 		{
-			int			i = pgr_bits_low(empty);
+			int i = pgr_bits_low(empty);
 
 			tags[i] = pgr_hash_tag(hash);
 			return (PgrSlot *) pgr_block_slots(block) +
@@ -118,8 +118,8 @@ static PgrItem *
 item_write(PgrBlock *block, PgrSlot *slot, uint64 *end, const char *key,
 		   uint32 key_len, const void *value, uint32 value_len)
 {
-	PgrItem    *item = (PgrItem *) ((char *) block + *end);
-	Size		bytes = pgr_block_item_bytes(key_len, value_len);
+	PgrItem *item = (PgrItem *) ((char *) block + *end);
+	Size bytes = pgr_block_item_bytes(key_len, value_len);
 
 	slot->item = (uint32) (*end / 8);
 	item->value_len = value_len;
@@ -135,25 +135,27 @@ item_write(PgrBlock *block, PgrSlot *slot, uint64 *end, const char *key,
 static void
 copy_old(PgrBlock *block, const PgrBlockBuild *build, uint64 *end)
 {
-	uint64		position = 0;
+	uint64 position = 0;
 	const PgrSlot *from;
 
 	while ((from = pgr_block_next(build->old, &position)) != NULL)
 	{
 		const PgrItem *old_item = pgr_block_item(build->old, from);
 		const char *key = pgr_block_key(build->old, from);
-		PgrSlot    *slot;
+		PgrSlot *slot;
 
 		if (from->expires_at != 0 && from->expires_at <= build->now)
 			continue;
-		slot = slot_claim(block, pgr_key_hash(key, from->key_len, from->key8,
-											  block->seed));
+		slot = slot_claim(block,
+						  pgr_key_hash(key, from->key_len, from->key8,
+									   block->seed));
 		*slot = *from;
 		block->expiring += slot->expires_at != 0;
 		if (build->mark_missing)
 			slot->flags |= PGR_SLOT_MISSING;
 		item_write(block, slot, end, key, from->key_len, old_item->data,
-				   old_item->value_len)->updated_at = old_item->updated_at;
+				   old_item->value_len)
+			->updated_at = old_item->updated_at;
 		block->entries++;
 	}
 }
@@ -161,7 +163,7 @@ copy_old(PgrBlock *block, const PgrBlockBuild *build, uint64 *end)
 static void
 remove_slot(PgrBlock *block, const PgrSlot *slot)
 {
-	Size		index = (Size) (slot - pgr_block_slots(block));
+	Size index = (Size) (slot - pgr_block_slots(block));
 	const PgrItem *item = pgr_block_item(block, slot);
 
 	((uint8 *) pgr_block_tags(block))[index] = PGR_TAG_REMOVED;
@@ -172,12 +174,12 @@ remove_slot(PgrBlock *block, const PgrSlot *slot)
 static void
 apply_change(PgrBlock *block, const PgrChange *change, uint64 *end)
 {
-	uint64		word = pgr_key_word(change->key, change->key_len);
-	uint64		hash = pgr_key_hash(change->key, change->key_len, word,
-									block->seed);
-	PgrSlot    *slot = (PgrSlot *) pgr_block_find_hashed(block, change->key,
-														 change->key_len, word,
-														 hash);
+	uint64 word = pgr_key_word(change->key, change->key_len);
+	uint64 hash = pgr_key_hash(change->key, change->key_len, word,
+							   block->seed);
+	PgrSlot *slot = (PgrSlot *) pgr_block_find_hashed(block, change->key,
+													  change->key_len, word,
+													  hash);
 
 	if (change->remove)
 	{
@@ -201,18 +203,19 @@ apply_change(PgrBlock *block, const PgrChange *change, uint64 *end)
 	slot->expires_at = change->expires_at;
 	block->expiring += slot->expires_at != 0;
 	item_write(block, slot, end, change->key, change->key_len, change->value,
-			   change->value_len)->updated_at = change->updated_at;
+			   change->value_len)
+		->updated_at = change->updated_at;
 }
 
 void
 pgr_block_build(PgrBlock *memory, const PgrBlockBuild *build)
 {
-	Layout		layout;
-	int64		entries;
-	uint64		bytes;
-	uint32		extra_len;
+	Layout layout;
+	int64 entries;
+	uint64 bytes;
+	uint32 extra_len;
 	const char *extra;
-	uint64		end;
+	uint64 end;
 
 	build_bounds(build, &entries, &bytes, &extra_len);
 	layout_for(&layout, entries, bytes, extra_len);
@@ -226,9 +229,10 @@ pgr_block_build(PgrBlock *memory, const PgrBlockBuild *build)
 	memory->changed_at = build->now;
 	memory->definition = *build->definition;
 
-	extra = build->extra ? build->extra :
+	extra = build->extra ?
+		build->extra :
 		(build->old ? (const char *) build->old + build->old->extra_offset :
-		 NULL);
+					  NULL);
 	if (extra_len > 0)
 		memcpy((char *) memory + layout.extra_offset, extra, extra_len);
 
@@ -245,11 +249,11 @@ const PgrSlot *
 pgr_block_next(const PgrBlock *block, uint64 *position)
 {
 	const uint8 *tags = pgr_block_tags(block);
-	uint64		slots = ((uint64) block->group_mask + 1) * PGR_GROUP;
+	uint64 slots = ((uint64) block->group_mask + 1) * PGR_GROUP;
 
 	while (*position < slots)
 	{
-		uint64		i = (*position)++;
+		uint64 i = (*position)++;
 
 		if (tags[i] & 0x80)
 			return pgr_block_slots(block) + i;
@@ -260,8 +264,8 @@ pgr_block_next(const PgrBlock *block, uint64 *position)
 int64
 pgr_block_count(const PgrBlock *block, TimestampTz now)
 {
-	int64		n = 0;
-	uint64		position = 0;
+	int64 n = 0;
+	uint64 position = 0;
 	const PgrSlot *slot;
 
 	if (block->expiring == 0)

@@ -26,9 +26,9 @@
 #include <emmintrin.h>
 #endif
 
-#define PGR_NAME_LEN 64			/* registry names: 1 to 63 bytes */
+#define PGR_NAME_LEN 64 /* registry names: 1 to 63 bytes */
 #define PGR_KEY_MAX_BYTES 1024
-#define PGR_GROUP 16			/* tags in a group */
+#define PGR_GROUP 16 /* tags in a group */
 
 /*
  * Head of everything that is published by generation: roots, pages, blocks.
@@ -41,11 +41,11 @@
  */
 typedef struct PgrSharedObject
 {
-	uint64		birth;
-	uint64		death;			/* 0 = current */
-	PgrRef		next_retired;
-	uint32		spare;
-	uint64		padding[3];
+	uint64 birth;
+	uint64 death; /* 0 = current */
+	PgrRef next_retired;
+	uint32 spare;
+	uint64 padding[3];
 } PgrSharedObject;
 
 StaticAssertDecl(sizeof(PgrSharedObject) + PGR_CHUNK_HEADER == PGR_ARENA_UNIT,
@@ -53,8 +53,8 @@ StaticAssertDecl(sizeof(PgrSharedObject) + PGR_CHUNK_HEADER == PGR_ARENA_UNIT,
 
 typedef enum PgrBlockKind
 {
-	PGR_BLOCK_DATABASES,		/* (database, extension) -> directory's slot */
-	PGR_BLOCK_DIRECTORY,		/* registry name -> registry's slot */
+	PGR_BLOCK_DATABASES, /* (database, extension) -> directory's slot */
+	PGR_BLOCK_DIRECTORY, /* registry name -> registry's slot */
 	PGR_BLOCK_REGISTRY,
 	PGR_BLOCK_RATES
 } PgrBlockKind;
@@ -62,34 +62,34 @@ typedef enum PgrBlockKind
 /* What a registry is; copied from version to version. */
 typedef struct PgrDefinition
 {
-	Oid			database;
-	Oid			extension;
-	Oid			owner;			/* 0: readable by everybody */
-	uint8		kind;			/* PgrBlockKind */
-	uint8		value_type;		/* PgrValueType, of registry/value.h */
-	uint16		name_len;
-	uint64		incarnation;	/* generation that created it */
+	Oid database;
+	Oid extension;
+	Oid owner;        /* 0: readable by everybody */
+	uint8 kind;       /* PgrBlockKind */
+	uint8 value_type; /* PgrValueType, of registry/value.h */
+	uint16 name_len;
+	uint64 incarnation; /* generation that created it */
 	TimestampTz created_at;
-	char		name[PGR_NAME_LEN];
+	char name[PGR_NAME_LEN];
 } PgrDefinition;
 
 /* A value of fixed size, or the float8 twin of a numeric. */
 typedef union PgrFixed
 {
-	double		f8;
-	int64		i8;
+	double f8;
+	int64 i8;
 } PgrFixed;
 
-#define PGR_SLOT_MISSING 1		/* rates: the provider stopped sending it */
+#define PGR_SLOT_MISSING 1 /* rates: the provider stopped sending it */
 
 typedef struct PgrSlot
 {
-	uint64		key8;			/* pgr_key_word() of the key */
-	uint16		key_len;
-	uint16		flags;
-	uint32		item;			/* offset of the PgrItem, in 8-byte units */
-	PgrFixed	fixed;
-	TimestampTz expires_at;		/* 0 = never */
+	uint64 key8; /* pgr_key_word() of the key */
+	uint16 key_len;
+	uint16 flags;
+	uint32 item; /* offset of the PgrItem, in 8-byte units */
+	PgrFixed fixed;
+	TimestampTz expires_at; /* 0 = never */
 } PgrSlot;
 
 StaticAssertDecl(sizeof(PgrSlot) == 32, "two slots to a cache line");
@@ -98,9 +98,9 @@ StaticAssertDecl(sizeof(PgrSlot) == 32, "two slots to a cache line");
 typedef struct PgrItem
 {
 	TimestampTz updated_at;
-	uint32		value_len;		/* bytes at data[0]; 0 for fixed-size types */
-	uint32		key_offset;		/* of the key's bytes in data */
-	char		data[FLEXIBLE_ARRAY_MEMBER];
+	uint32 value_len;  /* bytes at data[0]; 0 for fixed-size types */
+	uint32 key_offset; /* of the key's bytes in data */
+	char data[FLEXIBLE_ARRAY_MEMBER];
 } PgrItem;
 
 /* Immutable from the moment a root names it. */
@@ -108,20 +108,20 @@ typedef struct PgrBlock
 {
 	PgrSharedObject object;
 	/* first cache line of readers */
-	uint64		seed;
-	uint32		group_mask;
-	uint32		slots_offset;
-	uint32		extra_offset;
-	uint32		extra_len;
-	uint32		items_offset;
-	uint32		expiring;		/* entries with expires_at; may overcount */
-	int64		entries;
-	uint64		live_bytes;		/* of the items that slots name */
+	uint64 seed;
+	uint32 group_mask;
+	uint32 slots_offset;
+	uint32 extra_offset;
+	uint32 extra_len;
+	uint32 items_offset;
+	uint32 expiring; /* entries with expires_at; may overcount */
+	int64 entries;
+	uint64 live_bytes; /* of the items that slots name */
 	TimestampTz changed_at;
 	/* the rest */
-	uint64		size;			/* bytes of this block that are used */
+	uint64 size; /* bytes of this block that are used */
 	PgrDefinition definition;
-	char		padding[32];
+	char padding[32];
 } PgrBlock;
 
 StaticAssertDecl((sizeof(PgrBlock) + PGR_CHUNK_HEADER) % PGR_ARENA_UNIT == 0,
@@ -131,27 +131,27 @@ StaticAssertDecl((sizeof(PgrBlock) + PGR_CHUNK_HEADER) % PGR_ARENA_UNIT == 0,
 typedef struct PgrChange
 {
 	const char *key;
-	uint32		key_len;
-	bool		remove;
-	uint16		flags;
-	uint32		value_len;
-	const void *value;			/* variable-size part, MAXALIGNed */
-	PgrFixed	fixed;
+	uint32 key_len;
+	bool remove;
+	uint16 flags;
+	uint32 value_len;
+	const void *value; /* variable-size part, MAXALIGNed */
+	PgrFixed fixed;
 	TimestampTz updated_at;
 	TimestampTz expires_at;
 } PgrChange;
 
 typedef struct PgrBlockBuild
 {
-	const PgrBlock *old;		/* NULL: start empty */
+	const PgrBlock *old; /* NULL: start empty */
 	const PgrDefinition *definition;
-	uint64		seed;
-	const PgrChange *changes;	/* no key twice */
-	int			nchanges;
-	bool		mark_missing;	/* entries of "old" that no change names */
-	const void *extra;			/* NULL: old's */
-	uint32		extra_len;
-	TimestampTz now;			/* entries that expired before are left out */
+	uint64 seed;
+	const PgrChange *changes; /* no key twice */
+	int nchanges;
+	bool mark_missing; /* entries of "old" that no change names */
+	const void *extra; /* NULL: old's */
+	uint32 extra_len;
+	TimestampTz now; /* entries that expired before are left out */
 } PgrBlockBuild;
 
 /* Bytes that an entry's item takes. */
@@ -188,7 +188,7 @@ extern int64 pgr_block_count(const PgrBlock *block, TimestampTz now);
 static inline uint64
 pgr_load64(const void *p)
 {
-	uint64		v;
+	uint64 v;
 
 	memcpy(&v, p, sizeof(v));
 	return v;
@@ -197,7 +197,7 @@ pgr_load64(const void *p)
 static inline uint32
 pgr_load32(const void *p)
 {
-	uint32		v;
+	uint32 v;
 
 	memcpy(&v, p, sizeof(v));
 	return v;
@@ -233,11 +233,11 @@ pgr_mix(uint64 a, uint64 b)
 static inline uint64
 pgr_key_hash(const char *key, uint32 len, uint64 word, uint64 seed)
 {
-	uint64		h = seed ^ len;
+	uint64 h = seed ^ len;
 
 	if (unlikely(len > 8))
 	{
-		uint32		i = 8;
+		uint32 i = 8;
 
 		for (; i + 8 < len; i += 8)
 			h = pgr_mix(h ^ pgr_load64(key + i), UINT64_C(0x9E3779B97F4A7C15));
@@ -258,12 +258,12 @@ static inline uint32
 pgr_group_match(const uint8 *tags, uint8 tag)
 {
 #ifdef __SSE2__
-	__m128i		group = _mm_load_si128((const __m128i *) tags);
+	__m128i group = _mm_load_si128((const __m128i *) tags);
 
-	return (uint32) _mm_movemask_epi8(_mm_cmpeq_epi8(group,
-													 _mm_set1_epi8((char) tag)));
+	return (uint32) _mm_movemask_epi8(
+		_mm_cmpeq_epi8(group, _mm_set1_epi8((char) tag)));
 #else
-	uint32		bits = 0;
+	uint32 bits = 0;
 
 	for (int i = 0; i < PGR_GROUP; i++)
 		bits |= (uint32) (tags[i] == tag) << i;
@@ -302,13 +302,14 @@ static inline const PgrSlot *
 pgr_block_find_hashed(const PgrBlock *block, const char *key, uint32 len,
 					  uint64 word, uint64 hash)
 {
-	uint32		group = pgr_hash_group(hash) & block->group_mask;
+	uint32 group = pgr_hash_group(hash) & block->group_mask;
 
 	for (;;)
 	{
 		const uint8 *tags = pgr_block_tags(block) + (Size) group * PGR_GROUP;
-		const PgrSlot *slots = pgr_block_slots(block) + (Size) group * PGR_GROUP;
-		uint32		match = pgr_group_match(tags, pgr_hash_tag(hash));
+		const PgrSlot *slots = pgr_block_slots(block) +
+			(Size) group * PGR_GROUP;
+		uint32 match = pgr_group_match(tags, pgr_hash_tag(hash));
 
 		while (match != 0)
 		{
@@ -329,10 +330,10 @@ pgr_block_find_hashed(const PgrBlock *block, const char *key, uint32 len,
 static inline const PgrSlot *
 pgr_block_find(const PgrBlock *block, const char *key, uint32 len)
 {
-	uint64		word = pgr_key_word(key, len);
+	uint64 word = pgr_key_word(key, len);
 
 	return pgr_block_find_hashed(block, key, len, word,
 								 pgr_key_hash(key, len, word, block->seed));
 }
 
-#endif							/* PGR_REGISTRY_BLOCK_H */
+#endif /* PGR_REGISTRY_BLOCK_H */

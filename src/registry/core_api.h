@@ -20,26 +20,26 @@
 typedef struct PgrCoreApi
 {
 	/* these three never move */
-	uint32		version;
-	char		build_id[PGR_BUILD_ID_LEN];
-	bool		(*refresh_attach) (const char *build_id);
+	uint32 version;
+	char build_id[PGR_BUILD_ID_LEN];
+	bool (*refresh_attach)(const char *build_id);
 
 	const PgrSettings *settings;
-	const PgrSharedHeader *header;	/* NULL = not preloaded */
+	const PgrSharedHeader *header; /* NULL = not preloaded */
 	PgrSharedRefresh *refresh;
 
-	LWLock	   *(*lock) (PgrLockId id);
-	bool		(*keeps_currency) (const char *currencies, const char *code);
+	LWLock *(*lock)(PgrLockId id);
+	bool (*keeps_currency)(const char *currencies, const char *code);
 
-	PgrRatesOutcome (*rates_publish) (const PgrRateSet *set,
-									  char message[PGR_RATES_MESSAGE_LEN],
-									  uint64 *generation);
-	bool		(*rates_confirm) (TimestampTz checked_at, uint64 *generation);
-	bool		(*rates_is_from) (const char *source);
+	PgrRatesOutcome (*rates_publish)(const PgrRateSet *set,
+									 char message[PGR_RATES_MESSAGE_LEN],
+									 uint64 *generation);
+	bool (*rates_confirm)(TimestampTz checked_at, uint64 *generation);
+	bool (*rates_is_from)(const char *source);
 } PgrCoreApi;
 
 /* Name and type of the exported function. */
 #define PGR_CORE_API_SYMBOL "pgr_core_api"
-typedef const PgrCoreApi *(*PgrCoreApiFunction) (void);
+typedef const PgrCoreApi *(*PgrCoreApiFunction)(void);
 
-#endif							/* PGR_REGISTRY_CORE_API_H */
+#endif /* PGR_REGISTRY_CORE_API_H */

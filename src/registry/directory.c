@@ -13,7 +13,7 @@
 #include "registry/directory.h"
 #include "registry/pin.h"
 
-static Oid	extension = InvalidOid;
+static Oid extension = InvalidOid;
 
 /*
  * CREATE and DROP EXTENSION create and drop the schema "registry", whose
@@ -46,9 +46,9 @@ uint32
 pgr_directory_slot(const PgrSharedRoot *root, Oid database, Oid ext)
 {
 	PgrDatabaseKey key = {database, ext};
-	const PgrSlot *slot =
-		pgr_block_find(pgr_root_block(pgr_image, root, PGR_SLOT_DATABASES),
-					   (const char *) &key, sizeof(key));
+	const PgrSlot *slot = pgr_block_find(pgr_root_block(pgr_image, root,
+														PGR_SLOT_DATABASES),
+										 (const char *) &key, sizeof(key));
 
 	return slot == NULL ? PGR_NO_SLOT : (uint32) slot->fixed.i8;
 }
@@ -57,10 +57,11 @@ const PgrBlock *
 pgr_directory_find(const PgrSharedRoot *root, const char *name, uint32 len,
 				   uint32 *slot)
 {
-	uint32		directory;
+	uint32 directory;
 	const PgrSlot *entry;
 
-	if (len == strlen(PGR_RATES_NAME) && memcmp(name, PGR_RATES_NAME, len) == 0)
+	if (len == strlen(PGR_RATES_NAME) &&
+		memcmp(name, PGR_RATES_NAME, len) == 0)
 	{
 		*slot = PGR_SLOT_RATES;
 		return pgr_root_block(pgr_image, root, PGR_SLOT_RATES);

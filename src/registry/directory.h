@@ -18,13 +18,13 @@
  * The oid of the extension in this database; 0 if it is not (any more)
  * installed.  Cached until an invalidation of a schema arrives.
  */
-extern Oid	pgr_directory_extension(void);
+extern Oid pgr_directory_extension(void);
 
 /* Key of (database, extension) in slot 0: these bytes. */
 typedef struct PgrDatabaseKey
 {
-	Oid			database;
-	Oid			extension;
+	Oid database;
+	Oid extension;
 } PgrDatabaseKey;
 
 /* The directory's slot, PGR_NO_SLOT if that database has none yet. */
@@ -36,4 +36,4 @@ extern const PgrBlock *pgr_directory_find(const PgrSharedRoot *root,
 										  const char *name, uint32 len,
 										  uint32 *slot);
 
-#endif							/* PGR_REGISTRY_DIRECTORY_H */
+#endif /* PGR_REGISTRY_DIRECTORY_H */

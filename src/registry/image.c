@@ -18,8 +18,7 @@ pgr_image_bytes(uint32 lines, uint32 spares, Size arena_bytes)
 {
 	return TYPEALIGN(128, sizeof(PgrSharedImage)) +
 		(Size) lines * sizeof(PgrSharedLine) +
-		(Size) spares * sizeof(PgrSharedSpareLine) +
-		arena_bytes;
+		(Size) spares * sizeof(PgrSharedSpareLine) + arena_bytes;
 }
 
 static void
@@ -28,9 +27,9 @@ recent_write(PgrSharedImage *image, uint64 generation, PgrRef root)
 	PgrRecentRoot *recent = &image->recent[generation % PGR_RECENT];
 
 	pg_atomic_write_u64(&recent->generation, 0);
-	pg_write_barrier();			/* pairs with the read barriers of R5 */
+	pg_write_barrier(); /* pairs with the read barriers of R5 */
 	pg_atomic_write_u32(&recent->root, root);
-	pg_write_barrier();			/* pairs with the read barriers of R5 */
+	pg_write_barrier(); /* pairs with the read barriers of R5 */
 	pg_atomic_write_u64(&recent->generation, generation);
 }
 
@@ -63,7 +62,7 @@ void
 pgr_image_init(PgrSharedImage *image, uint32 lines, uint32 spares,
 			   Size arena_bytes, uint64 seed)
 {
-	PgrArena   *arena;
+	PgrArena *arena;
 	PgrSharedRoot *root;
 
 	memset(image, 0, sizeof(*image));
@@ -105,13 +104,13 @@ void
 pgr_image_init_slot(PgrSharedImage *image, uint32 slot,
 					const PgrDefinition *definition)
 {
-	PgrArena   *arena = pgr_image_arena(image);
+	PgrArena *arena = pgr_image_arena(image);
 	PgrSharedRoot *root = pgr_image_ptr(image, image->root);
-	PgrRef	   *page_ref = &root->pages[slot / PGR_PAGE_SLOTS];
+	PgrRef *page_ref = &root->pages[slot / PGR_PAGE_SLOTS];
 	PgrSharedPage *page;
 	PgrBlockBuild build = {.definition = definition, .seed = image->seed};
-	PgrRef		ref;
-	PgrBlock   *block;
+	PgrRef ref;
+	PgrBlock *block;
 
 	if (*page_ref == 0)
 	{
@@ -142,20 +141,20 @@ pgr_image_pin(PgrSharedImage *image, pg_atomic_uint64 *cell,
 {
 	for (;;)
 	{
-		uint64		g = pg_atomic_read_u64(&image->generation); /* R1 */
+		uint64 g = pg_atomic_read_u64(&image->generation); /* R1 */
 		PgrRecentRoot *recent = &image->recent[g % PGR_RECENT];
-		PgrRef		root;
+		PgrRef root;
 
-		pg_atomic_write_u64(cell, g);	/* R2 */
-		pg_memory_barrier();	/* R3, pairs with C1 */
-		if (pg_atomic_read_u64(&image->generation) != g)	/* R4 */
+		pg_atomic_write_u64(cell, g); /* R2 */
+		pg_memory_barrier();          /* R3, pairs with C1 */
+		if (pg_atomic_read_u64(&image->generation) != g) /* R4 */
 			continue;
-		pg_read_barrier();		/* pairs with P3 */
-		if (pg_atomic_read_u64(&recent->generation) != g)	/* R5 */
+		pg_read_barrier();                                /* pairs with P3 */
+		if (pg_atomic_read_u64(&recent->generation) != g) /* R5 */
 			continue;
-		pg_read_barrier();		/* pairs with recent_write */
+		pg_read_barrier(); /* pairs with recent_write */
 		root = pg_atomic_read_u32(&recent->root);
-		pg_read_barrier();		/* pairs with recent_write */
+		pg_read_barrier(); /* pairs with recent_write */
 		if (pg_atomic_read_u64(&recent->generation) != g)
 			continue;
 		*generation = g;
@@ -166,7 +165,7 @@ pgr_image_pin(PgrSharedImage *image, pg_atomic_uint64 *cell,
 void
 pgr_image_unpin(pg_atomic_uint64 *cell)
 {
-	pg_memory_barrier();		/* loads from the pinned blocks are done */
+	pg_memory_barrier(); /* loads from the pinned blocks are done */
 	pg_atomic_write_u64(cell, 0);
 }
 
@@ -223,7 +222,7 @@ static PgrSharedPage *
 own_page(PgrPublish *publish, uint32 slot)
 {
 	PgrSharedRoot *root = pgr_image_ptr(publish->image, publish->root);
-	PgrRef	   *ref = &root->pages[slot / PGR_PAGE_SLOTS];
+	PgrRef *ref = &root->pages[slot / PGR_PAGE_SLOTS];
 	PgrSharedPage *old = *ref ? pgr_image_ptr(publish->image, *ref) : NULL;
 	PgrSharedPage *page;
 
@@ -248,14 +247,14 @@ own_page(PgrPublish *publish, uint32 slot)
 void
 pgr_publish_set(PgrPublish *publish, uint32 slot, PgrRef block)
 {
-	PgrRef	   *ref = &own_page(publish, slot)->blocks[slot % PGR_PAGE_SLOTS];
+	PgrRef *ref = &own_page(publish, slot)->blocks[slot % PGR_PAGE_SLOTS];
 
 	if (*ref != 0)
 		replace_object(publish, *ref);
 	*ref = block;
 	if (block != 0)
 	{
-		PgrBlock   *b = pgr_image_ptr(publish->image, block);
+		PgrBlock *b = pgr_image_ptr(publish->image, block);
 
 		b->object.birth = publish->generation;
 		if (b->definition.incarnation == 0)
@@ -269,15 +268,15 @@ uint64
 pgr_publish_end(PgrPublish *publish)
 {
 	PgrSharedImage *image = publish->image;
-	PgrArena   *arena = pgr_image_arena(image);
+	PgrArena *arena = pgr_image_arena(image);
 
 	pgr_arena_set_kind(arena, publish->root, PGR_MEMORY_ROOT);
-	recent_write(image, publish->generation, publish->root);	/* P2 */
-	pg_write_barrier();			/* P3, pairs with the read barrier of R4 */
+	recent_write(image, publish->generation, publish->root); /* P2 */
+	pg_write_barrier(); /* P3, pairs with the read barrier of R4 */
 	pg_atomic_write_u64(&image->generation, publish->generation);
 	image->root = publish->root;
 
-	for (PgrRef ref = publish->replaced_head; ref != 0;)	/* P4 */
+	for (PgrRef ref = publish->replaced_head; ref != 0;) /* P4 */
 	{
 		PgrSharedObject *object = pgr_image_ptr(image, ref);
 
@@ -309,20 +308,20 @@ pgr_publish_end(PgrPublish *publish)
 typedef struct PinScan
 {
 	const PgrSharedImage *image;
-	uint32		lines;
-	uint32		spares;
-	uint64		oldest;
+	uint32 lines;
+	uint32 spares;
+	uint64 oldest;
 } PinScan;
 
 static bool
 cells_pin(const pg_atomic_uint64 *cells, int n, uint64 birth, uint64 death,
 		  uint64 *oldest)
 {
-	bool		pinned = false;
+	bool pinned = false;
 
 	for (int i = 0; i < n; i++)
 	{
-		uint64		g = pg_atomic_read_u64(&((pg_atomic_uint64 *) cells)[i]);
+		uint64 g = pg_atomic_read_u64(&((pg_atomic_uint64 *) cells)[i]);
 
 		if (g == 0)
 			continue;
@@ -337,7 +336,7 @@ cells_pin(const pg_atomic_uint64 *cells, int n, uint64 birth, uint64 death,
 static bool
 scan_pins(PinScan *scan, uint64 birth, uint64 death)
 {
-	bool		pinned = false;
+	bool pinned = false;
 
 	scan->oldest = UINT64_MAX;
 	for (uint32 i = 0; i < scan->lines; i++)
@@ -352,21 +351,21 @@ scan_pins(PinScan *scan, uint64 birth, uint64 death)
 void
 pgr_image_reclaim(PgrSharedImage *image, bool now)
 {
-	PgrArena   *arena = pgr_image_arena(image);
-	PinScan		scan = {.image = image};
-	PgrRef		ref;
-	PgrRef		kept_tail = 0;
-	uint64		oldest;
+	PgrArena *arena = pgr_image_arena(image);
+	PinScan scan = {.image = image};
+	PgrRef ref;
+	PgrRef kept_tail = 0;
+	uint64 oldest;
 
 	if (!now && image->retired_count < RECLAIM_BATCH &&
 		image->retired_bytes <
-		arena->units * PGR_ARENA_UNIT / RECLAIM_FRACTION)
+			arena->units * PGR_ARENA_UNIT / RECLAIM_FRACTION)
 		return;
 
-	pg_memory_barrier();		/* C1, pairs with R3 */
+	pg_memory_barrier(); /* C1, pairs with R3 */
 	scan.lines = pg_atomic_read_u32(&image->lines_high);
 	scan.spares = pg_atomic_read_u32(&image->spares_high);
-	scan_pins(&scan, 0, 0);		/* C2, all of them at once */
+	scan_pins(&scan, 0, 0); /* C2, all of them at once */
 	oldest = scan.oldest;
 
 	ref = image->retired_head;
@@ -376,7 +375,7 @@ pgr_image_reclaim(PgrSharedImage *image, bool now)
 	while (ref != 0)
 	{
 		PgrSharedObject *object = pgr_image_ptr(image, ref);
-		PgrRef		next = object->next_retired;
+		PgrRef next = object->next_retired;
 
 		if (object->death <= oldest ||
 			!scan_pins(&scan, object->birth, object->death))
@@ -406,11 +405,11 @@ pgr_image_slot_alloc(PgrSharedImage *image)
 {
 	for (uint32 i = 0; i < PGR_MAX_SLOTS / 64; i++)
 	{
-		uint64		word = image->slot_bitmap[i];
+		uint64 word = image->slot_bitmap[i];
 
 		if (word != UINT64_MAX)
 		{
-			int			bit = pgr_bits_low(~word);
+			int bit = pgr_bits_low(~word);
 
 			image->slot_bitmap[i] |= UINT64_C(1) << bit;
 			image->slots_used++;

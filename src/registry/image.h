@@ -71,20 +71,20 @@
 typedef struct PgrSharedPage
 {
 	PgrSharedObject object;
-	PgrRef		blocks[PGR_PAGE_SLOTS];
+	PgrRef blocks[PGR_PAGE_SLOTS];
 } PgrSharedPage;
 
 typedef struct PgrSharedRoot
 {
-	PgrSharedObject object;		/* birth is the generation */
-	PgrRef		pages[PGR_ROOT_PAGES];
+	PgrSharedObject object; /* birth is the generation */
+	PgrRef pages[PGR_ROOT_PAGES];
 } PgrSharedRoot;
 
 /* Where the root of a recent generation lies.  Writer: publish.  See R5. */
 typedef struct PgrRecentRoot
 {
-	pg_atomic_uint64 generation;	/* 0 while being overwritten */
-	pg_atomic_uint32 root;		/* PgrRef */
+	pg_atomic_uint64 generation; /* 0 while being overwritten */
+	pg_atomic_uint32 root;       /* PgrRef */
 } PgrRecentRoot;
 
 #define PGR_LINE_PINS 6
@@ -103,15 +103,15 @@ typedef struct PgrRecentRoot
 typedef struct PgrSharedLine
 {
 	/* hot: what reclaim scans */
-	pg_atomic_uint64 pins[PGR_LINE_PINS];	/* generations; 0 = unused */
-	pg_atomic_uint64 parallel_pin;	/* my workers read this one; 0 = none */
+	pg_atomic_uint64 pins[PGR_LINE_PINS]; /* generations; 0 = unused */
+	pg_atomic_uint64 parallel_pin;  /* my workers read this one; 0 = none */
 	pg_atomic_uint32 parallel_root; /* its root; valid before parallel_pin */
-	pg_atomic_uint32 pending_head;	/* my newest uncommitted change */
+	pg_atomic_uint32 pending_head;  /* my newest uncommitted change */
 	/* cold: for parallel workers and registry.readers */
 	TimestampTz parallel_at;
 	TimestampTz pinned_at[PGR_LINE_PINS];
-	pg_atomic_uint32 in_use;	/* pid of the owner, 0 = nobody */
-	uint32		spare;
+	pg_atomic_uint32 in_use; /* pid of the owner, 0 = nobody */
+	uint32 spare;
 } PgrSharedLine;
 
 StaticAssertDecl(offsetof(PgrSharedLine, parallel_at) == 64,
@@ -124,10 +124,10 @@ StaticAssertDecl(sizeof(PgrSharedLine) == 128, "a line is two cache lines");
  */
 typedef struct PgrSharedSpareLine
 {
-	pg_atomic_uint32 owner;		/* pid, 0 = free */
-	uint32		padding;
+	pg_atomic_uint32 owner; /* pid, 0 = free */
+	uint32 padding;
 	pg_atomic_uint64 pins[PGR_SPARE_PINS];
-	uint64		tail;
+	uint64 tail;
 } PgrSharedSpareLine;
 
 /*
@@ -141,29 +141,29 @@ typedef struct PgrSharedSpareLine
 typedef struct PgrSharedImage
 {
 	/* read by every new pin */
-	pg_atomic_uint64 generation;	/* the newest that is published */
-	uint64		pad1[7];
+	pg_atomic_uint64 generation; /* the newest that is published */
+	uint64 pad1[7];
 	PgrRecentRoot recent[PGR_RECENT];
 
 	/* writer lock */
-	PgrRef		root;			/* the current one */
-	PgrRef		retired_head;
-	PgrRef		retired_tail;
-	uint32		retired_count;
-	uint64		retired_bytes;
-	uint64		reclaimed_count;
-	PgrRef		reservations;	/* PgrReservation list of publish.c */
-	uint32		slots_used;
-	uint64		slot_bitmap[PGR_MAX_SLOTS / 64];
+	PgrRef root; /* the current one */
+	PgrRef retired_head;
+	PgrRef retired_tail;
+	uint32 retired_count;
+	uint64 retired_bytes;
+	uint64 reclaimed_count;
+	PgrRef reservations; /* PgrReservation list of publish.c */
+	uint32 slots_used;
+	uint64 slot_bitmap[PGR_MAX_SLOTS / 64];
 
 	/* fixed at start */
-	uint64		seed;
-	uint64		arena_offset;	/* from the image */
-	uint32		lines_count;
-	uint32		spares_count;
-	uint64		lines_offset;
-	uint64		spares_offset;
-	uint64		pad2[8];
+	uint64 seed;
+	uint64 arena_offset; /* from the image */
+	uint32 lines_count;
+	uint32 spares_count;
+	uint64 lines_offset;
+	uint64 spares_offset;
+	uint64 pad2[8];
 	/* grows only: lines beyond were never used */
 	pg_atomic_uint32 lines_high;
 	pg_atomic_uint32 spares_high;
@@ -198,13 +198,13 @@ static inline const PgrBlock *
 pgr_root_block(const PgrSharedImage *image, const PgrSharedRoot *root,
 			   uint32 slot)
 {
-	PgrRef		page = root->pages[slot / PGR_PAGE_SLOTS];
-	PgrRef		block;
+	PgrRef page = root->pages[slot / PGR_PAGE_SLOTS];
+	PgrRef block;
 
 	if (page == 0)
 		return NULL;
 	block = ((const PgrSharedPage *) pgr_image_ptr(image, page))
-		->blocks[slot % PGR_PAGE_SLOTS];
+				->blocks[slot % PGR_PAGE_SLOTS];
 	return block == 0 ? NULL : pgr_image_ptr(image, block);
 }
 
@@ -237,13 +237,13 @@ extern void pgr_image_unpin(pg_atomic_uint64 *cell);
 typedef struct PgrPublish
 {
 	PgrSharedImage *image;
-	uint64		generation;
-	PgrRef		root;
-	PgrRef	   *pages;			/* reserved pages */
-	int			npages;
-	int			pages_used;
-	PgrRef		replaced_head;	/* to be retired at the end */
-	PgrRef		replaced_tail;
+	uint64 generation;
+	PgrRef root;
+	PgrRef *pages; /* reserved pages */
+	int npages;
+	int pages_used;
+	PgrRef replaced_head; /* to be retired at the end */
+	PgrRef replaced_tail;
 } PgrPublish;
 
 extern void pgr_publish_begin(PgrPublish *publish, PgrSharedImage *image,
@@ -264,4 +264,4 @@ extern void pgr_image_reclaim(PgrSharedImage *image, bool now);
 extern uint32 pgr_image_slot_alloc(PgrSharedImage *image);
 extern void pgr_image_slot_free(PgrSharedImage *image, uint32 slot);
 
-#endif							/* PGR_REGISTRY_IMAGE_H */
+#endif /* PGR_REGISTRY_IMAGE_H */

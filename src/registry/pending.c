@@ -27,14 +27,14 @@
 /* hash of (registry, key) -> newest change with that hash */
 typedef struct IndexEntry
 {
-	uint64		hash;
-	PgrRef		newest;
+	uint64 hash;
+	PgrRef newest;
 } IndexEntry;
 
-static PgrRef head = 0;			/* our own; a worker asks its leader's line */
+static PgrRef head = 0; /* our own; a worker asks its leader's line */
 static uint32 last_sequence = 0;
 static uint32 length = 0;
-static bool closed = false;		/* PRE_COMMIT has folded the list */
+static bool closed = false;     /* PRE_COMMIT has folded the list */
 static HTAB *list_index = NULL; /* in TopTransactionContext */
 
 static PgrPendingChange *
@@ -46,8 +46,8 @@ change_at(PgrRef ref)
 static uint64
 change_hash(const PgrRegistryName *registry, const char *key, uint32 key_len)
 {
-	uint64		seed = pgr_image->seed ^ registry->extension;
-	uint64		hash;
+	uint64 seed = pgr_image->seed ^ registry->extension;
+	uint64 hash;
 
 	hash = pgr_key_hash(registry->name, registry->len,
 						pgr_key_word(registry->name, registry->len), seed);
@@ -65,7 +65,7 @@ static HTAB *
 index_in(HTAB *index, PgrRef ref)
 {
 	PgrPendingChange *change = change_at(ref);
-	bool		found;
+	bool found;
 	IndexEntry *entry = hash_search(index, &change->hash, HASH_ENTER, &found);
 
 	/* a worker writes nothing; it walks its leader's list from entry->newest */
@@ -79,7 +79,8 @@ static void
 unindex_change(PgrRef ref)
 {
 	PgrPendingChange *change = change_at(ref);
-	IndexEntry *entry = hash_search(list_index, &change->hash, HASH_FIND, NULL);
+	IndexEntry *entry = hash_search(list_index, &change->hash, HASH_FIND,
+									NULL);
 
 	if (change->older_same != 0)
 		entry->newest = change->older_same;
@@ -90,11 +91,12 @@ unindex_change(PgrRef ref)
 static void
 build_index(void)
 {
-	HASHCTL		control = {.keysize = sizeof(uint64),.entrysize = sizeof(IndexEntry),
-	.hcxt = TopTransactionContext};
+	HASHCTL control = {.keysize = sizeof(uint64),
+					   .entrysize = sizeof(IndexEntry),
+					   .hcxt = TopTransactionContext};
 	PgrPendingChange **changes;
-	HTAB	   *index;
-	int			n;
+	HTAB *index;
+	int n;
 
 	index = hash_create("pg_registry pending changes", 256, &control,
 						HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
@@ -109,7 +111,7 @@ PgrPendingChange **
 pgr_pending_oldest_first(int *n)
 {
 	PgrPendingChange **changes;
-	int			count = 0;
+	int count = 0;
 
 	for (PgrRef ref = pgr_pin_pending_head(); ref != 0;
 		 ref = change_at(ref)->older)
@@ -143,9 +145,9 @@ add_change(PgrPendingKind kind, const PgrRegistryName *registry,
 		   const char *key, uint32 key_len, const void *data, uint32 data_len,
 		   const PgrPendingChange *rest)
 {
-	Size		size = offsetof(PgrPendingChange, data) +
-		MAXALIGN(data_len) + registry->len + key_len;
-	PgrRef		ref;
+	Size size = offsetof(PgrPendingChange, data) + MAXALIGN(data_len) +
+		registry->len + key_len;
+	PgrRef ref;
 	PgrPendingChange *change;
 
 	if (closed)
@@ -155,8 +157,8 @@ add_change(PgrPendingKind kind, const PgrRegistryName *registry,
 	LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_EXCLUSIVE);
 	ref = pgr_plan_alloc(size, PGR_MEMORY_PENDING,
 						 kind == PGR_CHANGE_DELETE ||
-						 kind == PGR_CHANGE_DROP ||
-						 kind == PGR_CHANGE_DROP_ALL);
+							 kind == PGR_CHANGE_DROP ||
+							 kind == PGR_CHANGE_DROP_ALL);
 	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
 	if (ref == 0)
 		pgr_plan_out_of_memory(size);
@@ -188,9 +190,9 @@ add_change(PgrPendingKind kind, const PgrRegistryName *registry,
 	pgr_pin_set_pending(head);
 	if (list_index != NULL)
 	{
-		HTAB	   *index = list_index;
+		HTAB *index = list_index;
 
-		list_index = NULL;		/* built anew if this runs out of memory */
+		list_index = NULL; /* built anew if this runs out of memory */
 		list_index = index_in(index, ref);
 	}
 }
@@ -222,10 +224,8 @@ void
 pgr_pending_create(const PgrDefinition *definition)
 {
 	PgrPendingChange rest = {0};
-	PgrRegistryName registry = {
-		definition->database, definition->extension, definition->name,
-		definition->name_len
-	};
+	PgrRegistryName registry = {definition->database, definition->extension,
+								definition->name, definition->name_len};
 
 	add_change(PGR_CHANGE_CREATE, &registry, NULL, 0, definition,
 			   sizeof(*definition), &rest);
@@ -243,9 +243,8 @@ void
 pgr_pending_rates(const void *extra, uint32 extra_len, uint32 base_len)
 {
 	PgrPendingChange rest = {.flags = (uint16) base_len};
-	PgrRegistryName registry = {
-		InvalidOid, InvalidOid, PGR_RATES_NAME, strlen(PGR_RATES_NAME)
-	};
+	PgrRegistryName registry = {InvalidOid, InvalidOid, PGR_RATES_NAME,
+								strlen(PGR_RATES_NAME)};
 
 	add_change(PGR_CHANGE_RATES, &registry, NULL, 0, extra, extra_len, &rest);
 }
@@ -269,7 +268,7 @@ static CommandId
 visible_before(bool all)
 {
 	if (all)
-		return InvalidCommandId;	/* the largest */
+		return InvalidCommandId; /* the largest */
 	if (ActiveSnapshotSet())
 		return GetActiveSnapshot()->curcid;
 	return GetCurrentCommandId(false);
@@ -283,9 +282,9 @@ static const PgrPendingChange *
 newest_visible(const PgrRegistryName *registry, const char *key,
 			   uint32 key_len, CommandId before)
 {
-	PgrRef		ref = pgr_pin_pending_head();
-	uint64		hash = change_hash(registry, key, key_len);
-	bool		indexed = list_index != NULL;
+	PgrRef ref = pgr_pin_pending_head();
+	uint64 hash = change_hash(registry, key, key_len);
+	bool indexed = list_index != NULL;
 
 	if (!indexed && (length > INDEX_FROM || IsParallelWorker()))
 	{
@@ -303,14 +302,13 @@ newest_visible(const PgrRegistryName *registry, const char *key,
 		const PgrPendingChange *change = change_at(ref);
 
 		if (change->hash == hash && change->command < before &&
-			pgr_change_is_of(change, registry) &&
-			change->key_len == key_len &&
+			pgr_change_is_of(change, registry) && change->key_len == key_len &&
 			(key == NULL ||
 			 memcmp(change->data + change->key_offset, key, key_len) == 0))
 			return change;
 		/* a worker's leader may not have linked the older ones */
-		ref = indexed && !IsParallelWorker() ?
-			change->older_same : change->older;
+		ref = indexed && !IsParallelWorker() ? change->older_same :
+											   change->older;
 	}
 	return NULL;
 }
@@ -319,7 +317,7 @@ void
 pgr_pending_state(const PgrRegistryName *registry, bool all,
 				  PgrPendingState *state)
 {
-	CommandId	before = visible_before(all);
+	CommandId before = visible_before(all);
 	const PgrPendingChange *change = newest_visible(registry, NULL, 0, before);
 
 	memset(state, 0, sizeof(*state));
@@ -335,9 +333,9 @@ pgr_pending_state(const PgrRegistryName *registry, bool all,
 }
 
 PgrPendingFound
-pgr_pending_find(const PgrRegistryName *registry,
-				 const PgrPendingState *state, bool all, const char *key,
-				 uint32 key_len, PgrValue *value, TimestampTz *expires_at)
+pgr_pending_find(const PgrRegistryName *registry, const PgrPendingState *state,
+				 bool all, const char *key, uint32 key_len, PgrValue *value,
+				 TimestampTz *expires_at)
 {
 	const PgrPendingChange *change = newest_visible(registry, key, key_len,
 													visible_before(all));
@@ -357,15 +355,15 @@ PgrBlock *
 pgr_pending_overlay(const PgrRegistryName *registry, const PgrBlock *base,
 					const PgrDefinition *definition, TimestampTz now)
 {
-	CommandId	before = visible_before(false);
-	PgrFold		fold = {0};
+	CommandId before = visible_before(false);
+	PgrFold fold = {0};
 	PgrPendingChange **changes;
-	PgrBlockBuild build = {
-		.definition = definition,.seed = pgr_image->seed,.now = now
-	};
-	PgrBlock   *block;
-	char	   *memory;
-	int			n;
+	PgrBlockBuild build = {.definition = definition,
+						   .seed = pgr_image->seed,
+						   .now = now};
+	PgrBlock *block;
+	char *memory;
+	int n;
 
 	changes = pgr_pending_oldest_first(&n);
 	for (int i = 0; i < n; i++)
@@ -397,7 +395,7 @@ pgr_pending_overlay(const PgrRegistryName *registry, const PgrBlock *base,
 	/* aligned as in the arena */
 	memory = MemoryContextAllocHuge(CurrentMemoryContext,
 									pgr_block_build_bytes(&build) +
-									2 * PGR_ARENA_UNIT);
+										2 * PGR_ARENA_UNIT);
 	block = (PgrBlock *) (TYPEALIGN(PGR_ARENA_UNIT, memory) +
 						  PGR_CHUNK_HEADER);
 	pgr_block_build(block, &build);
@@ -405,20 +403,20 @@ pgr_pending_overlay(const PgrRegistryName *registry, const PgrBlock *base,
 }
 
 void
-pgr_pending_created(void (*visit) (const PgrDefinition *definition, void *arg),
+pgr_pending_created(void (*visit)(const PgrDefinition *definition, void *arg),
 					void *arg)
 {
-	CommandId	before = visible_before(false);
+	CommandId before = visible_before(false);
 	PgrPendingChange **changes;
-	int			n;
+	int n;
 
 	changes = pgr_pending_oldest_first(&n);
 	for (int i = 0; i < n; i++)
 	{
-		PgrRegistryName registry = {
-			changes[i]->database, changes[i]->extension,
-			changes[i]->data + changes[i]->name_offset, changes[i]->name_len
-		};
+		PgrRegistryName registry = {changes[i]->database,
+									changes[i]->extension,
+									changes[i]->data + changes[i]->name_offset,
+									changes[i]->name_len};
 
 		if (changes[i]->kind == PGR_CHANGE_CREATE &&
 			newest_visible(&registry, NULL, 0, before) == changes[i])
@@ -435,7 +433,7 @@ pgr_pending_created(void (*visit) (const PgrDefinition *definition, void *arg),
 static void
 free_all(void)
 {
-	PgrRef		ref = head;
+	PgrRef ref = head;
 
 	if (ref == 0)
 		return;
@@ -443,7 +441,7 @@ free_all(void)
 	LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_EXCLUSIVE);
 	while (ref != 0)
 	{
-		PgrRef		older = change_at(ref)->older;
+		PgrRef older = change_at(ref)->older;
 
 		free_change(ref);
 		ref = older;
@@ -459,7 +457,7 @@ end_transaction(void)
 	length = 0;
 	last_sequence = 0;
 	closed = false;
-	list_index = NULL;			/* goes with TopTransactionContext */
+	list_index = NULL; /* goes with TopTransactionContext */
 	pgr_pin_end_transaction();
 }
 
@@ -517,12 +515,12 @@ subxact_callback(SubXactEvent event, SubTransactionId mine,
 	}
 	else if (event == SUBXACT_EVENT_ABORT_SUB)
 	{
-		PgrRef		ref = head;
+		PgrRef ref = head;
 
 		LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_EXCLUSIVE);
 		while (ref != 0 && change_at(ref)->subtransaction == mine)
 		{
-			PgrRef		older = change_at(ref)->older;
+			PgrRef older = change_at(ref)->older;
 
 			if (list_index != NULL)
 				unindex_change(ref);

@@ -23,10 +23,10 @@
 /* Whose registry: (database, extension, name), all 0 and "rates" for rates. */
 typedef struct PgrRegistryName
 {
-	Oid			database;
-	Oid			extension;
+	Oid database;
+	Oid extension;
 	const char *name;
-	uint32		len;
+	uint32 len;
 } PgrRegistryName;
 
 /* Writers.  ERROR 53200 if the arena is full. */
@@ -58,10 +58,10 @@ pgr_pending_any(void)
 /* What this transaction has done to a registry as a whole. */
 typedef struct PgrPendingState
 {
-	bool		dropped;		/* and not created again */
-	const PgrDefinition *created;	/* in the arena; NULL = not by us */
-	bool		touched;		/* some change, of whatever kind */
-	uint32		since;			/* changes of keys count if they are newer */
+	bool dropped;                 /* and not created again */
+	const PgrDefinition *created; /* in the arena; NULL = not by us */
+	bool touched;                 /* some change, of whatever kind */
+	uint32 since;                 /* changes of keys count if they are newer */
 } PgrPendingState;
 
 extern void pgr_pending_state(const PgrRegistryName *registry, bool all,
@@ -69,7 +69,7 @@ extern void pgr_pending_state(const PgrRegistryName *registry, bool all,
 
 typedef enum PgrPendingFound
 {
-	PGR_PENDING_NONE,			/* look into the image */
+	PGR_PENDING_NONE, /* look into the image */
 	PGR_PENDING_VALUE,
 	PGR_PENDING_DELETED
 } PgrPendingFound;
@@ -91,10 +91,11 @@ extern PgrBlock *pgr_pending_overlay(const PgrRegistryName *registry,
 
 /* Calls "visit" for every registry that this transaction has created, as
  * visible now. */
-extern void pgr_pending_created(void (*visit) (const PgrDefinition *definition,
-											   void *arg), void *arg);
+extern void pgr_pending_created(void (*visit)(const PgrDefinition *definition,
+											  void *arg),
+								void *arg);
 
 /* _PG_init: transaction callbacks. */
 extern void pgr_pending_install(void);
 
-#endif							/* PGR_REGISTRY_PENDING_H */
+#endif /* PGR_REGISTRY_PENDING_H */

@@ -29,36 +29,36 @@
 /* hash of key -> index in changes; keys with the same hash share an entry */
 typedef struct FoldEntry
 {
-	uint64		hash;
-	int			first;
+	uint64 hash;
+	int first;
 } FoldEntry;
 
 /* What the transaction does to one registry. */
 typedef struct Target
 {
 	PgrRegistryName registry;
-	const PgrBlock *existing;	/* before the transaction; NULL = none */
-	uint32		slot;
-	bool		drop;			/* the existing one */
+	const PgrBlock *existing; /* before the transaction; NULL = none */
+	uint32 slot;
+	bool drop; /* the existing one */
 	const PgrDefinition *create;
-	PgrFold		fold;
+	PgrFold fold;
 } Target;
 
 typedef struct Compiler
 {
-	Target	   *targets;
-	int			ntargets;
-	int			capacity;
+	Target *targets;
+	int ntargets;
+	int capacity;
 	PgrPlanRegistry *registries;
-	int			nregistries;
-	int			max_registries;
-	PgrFold		directory;		/* of this database */
-	PgrFold		databases;
-	int		   *fixups;			/* entries of the plan whose slot a directory
+	int nregistries;
+	int max_registries;
+	PgrFold directory; /* of this database */
+	PgrFold databases;
+	int *fixups; /* entries of the plan whose slot a directory
 								 * must name once it is reserved */
-	int			nfixups;
+	int nfixups;
 	const PgrSharedRoot *root;
-	bool		frees;
+	bool frees;
 } Compiler;
 
 static PgrPlan plan;
@@ -74,7 +74,7 @@ fold_find(PgrFold *fold, const char *key, uint32 key_len, uint64 hash)
 {
 	if (fold->by_key != NULL)
 	{
-		FoldEntry  *entry = hash_search(fold->by_key, &hash, HASH_FIND, NULL);
+		FoldEntry *entry = hash_search(fold->by_key, &hash, HASH_FIND, NULL);
 
 		if (entry == NULL)
 			return NULL;
@@ -96,11 +96,11 @@ static void
 fold_hash(PgrFold *fold, int i)
 {
 	const PgrChange *change = &fold->changes[i];
-	uint64		hash = pgr_key_hash(change->key, change->key_len,
-									pgr_key_word(change->key, change->key_len),
-									pgr_image->seed);
-	bool		found;
-	FoldEntry  *entry = hash_search(fold->by_key, &hash, HASH_ENTER, &found);
+	uint64 hash = pgr_key_hash(change->key, change->key_len,
+							   pgr_key_word(change->key, change->key_len),
+							   pgr_image->seed);
+	bool found;
+	FoldEntry *entry = hash_search(fold->by_key, &hash, HASH_ENTER, &found);
 
 	if (!found)
 		entry->first = i;
@@ -109,18 +109,18 @@ fold_hash(PgrFold *fold, int i)
 static PgrChange *
 fold_change(PgrFold *fold, const char *key, uint32 key_len)
 {
-	uint64		hash = pgr_key_hash(key, key_len, pgr_key_word(key, key_len),
-									pgr_image->seed);
-	PgrChange  *change = fold_find(fold, key, key_len, hash);
+	uint64 hash = pgr_key_hash(key, key_len, pgr_key_word(key, key_len),
+							   pgr_image->seed);
+	PgrChange *change = fold_find(fold, key, key_len, hash);
 
 	if (change != NULL)
 		return change;
 	if (fold->nchanges == fold->capacity)
 	{
-		int			capacity = Max(8, fold->capacity * 2);
-		PgrChange  *larger =
-			MemoryContextAllocHuge(CurrentMemoryContext,
-								   capacity * sizeof(PgrChange));
+		int capacity = Max(8, fold->capacity * 2);
+		PgrChange *larger = MemoryContextAllocHuge(CurrentMemoryContext,
+												   capacity *
+													   sizeof(PgrChange));
 
 		if (fold->nchanges > 0)
 			memcpy(larger, fold->changes, fold->nchanges * sizeof(PgrChange));
@@ -135,8 +135,9 @@ fold_change(PgrFold *fold, const char *key, uint32 key_len)
 		fold_hash(fold, fold->nchanges - 1);
 	else if (fold->nchanges > HASH_FROM)
 	{
-		HASHCTL		control = {.keysize = sizeof(uint64),.entrysize = sizeof(FoldEntry),
-		.hcxt = CurrentMemoryContext};
+		HASHCTL control = {.keysize = sizeof(uint64),
+						   .entrysize = sizeof(FoldEntry),
+						   .hcxt = CurrentMemoryContext};
 
 		fold->by_key = hash_create("pg_registry fold", 256, &control,
 								   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
@@ -171,14 +172,15 @@ fold_rates(PgrFold *fold, const PgrPendingChange *change)
 void
 pgr_fold_add(PgrFold *fold, const PgrPendingChange *change)
 {
-	PgrChange  *to;
+	PgrChange *to;
 
 	if (change->kind == PGR_CHANGE_RATES)
 	{
 		fold_rates(fold, change);
 		return;
 	}
-	Assert(change->kind == PGR_CHANGE_PUT || change->kind == PGR_CHANGE_DELETE);
+	Assert(change->kind == PGR_CHANGE_PUT ||
+		   change->kind == PGR_CHANGE_DELETE);
 	to = fold_change(fold, change->data + change->key_offset, change->key_len);
 	to->remove = change->kind == PGR_CHANGE_DELETE;
 	to->flags = 0;
@@ -197,11 +199,10 @@ pgr_fold_add(PgrFold *fold, const PgrPendingChange *change)
 static Target *
 find_target(Compiler *compiler, const PgrPendingChange *change)
 {
-	PgrRegistryName registry = {
-		change->database, change->extension,
-		change->data + change->name_offset, change->name_len
-	};
-	Target	   *target;
+	PgrRegistryName registry = {change->database, change->extension,
+								change->data + change->name_offset,
+								change->name_len};
+	Target *target;
 
 	for (int i = compiler->ntargets - 1; i >= 0; i--)
 		if (pgr_change_is_of(change, &compiler->targets[i].registry))
@@ -210,8 +211,7 @@ find_target(Compiler *compiler, const PgrPendingChange *change)
 	{
 		compiler->capacity = Max(8, compiler->capacity * 2);
 		compiler->targets = compiler->targets ?
-			repalloc(compiler->targets,
-					 compiler->capacity * sizeof(Target)) :
+			repalloc(compiler->targets, compiler->capacity * sizeof(Target)) :
 			palloc(compiler->capacity * sizeof(Target));
 	}
 	target = &compiler->targets[compiler->ntargets++];
@@ -258,10 +258,10 @@ emit_fold(PgrPlanRegistry *registry, const PgrFold *fold)
 static void
 collect(Compiler *compiler, const PgrPendingChange *change)
 {
-	Target	   *target;
+	Target *target;
 
 	if (change->kind == PGR_CHANGE_DROP_ALL)
-		return;					/* emit_drop_all */
+		return; /* emit_drop_all */
 	target = find_target(compiler, change);
 	switch ((PgrPendingKind) change->kind)
 	{
@@ -293,7 +293,7 @@ emit_target(Compiler *compiler, const Target *target)
 {
 	if (target->create != NULL)
 	{
-		int			index = compiler->nregistries;
+		int index = compiler->nregistries;
 
 		emit_fold(emit(compiler, PGR_PLAN_CREATE, PGR_NO_SLOT, target->create),
 				  &target->fold);
@@ -303,14 +303,16 @@ emit_target(Compiler *compiler, const Target *target)
 	}
 	else if (target->drop)
 		fold_change(&compiler->directory, target->registry.name,
-					target->registry.len)->remove = true;
+					target->registry.len)
+			->remove = true;
 	if (target->drop)
 		emit(compiler, PGR_PLAN_DROP, target->slot,
 			 &target->existing->definition);
 	if (target->create == NULL && !target->drop && target->existing != NULL)
 	{
 		emit_fold(emit(compiler, PGR_PLAN_CHANGE, target->slot,
-					   &target->existing->definition), &target->fold);
+					   &target->existing->definition),
+				  &target->fold);
 		for (int i = 0; i < target->fold.nchanges; i++)
 			compiler->frees &= target->fold.changes[i].remove;
 	}
@@ -320,16 +322,16 @@ emit_target(Compiler *compiler, const Target *target)
 static void
 emit_directory(Compiler *compiler)
 {
-	Oid			extension = pgr_directory_extension();
-	uint32		slot;
+	Oid extension = pgr_directory_extension();
+	uint32 slot;
 
 	if (compiler->directory.nchanges == 0)
 		return;
 	slot = pgr_directory_slot(compiler->root, MyDatabaseId, extension);
 	if (slot != PGR_NO_SLOT)
 		emit_fold(emit(compiler, PGR_PLAN_CHANGE, slot,
-					   &pgr_root_block(pgr_image, compiler->root,
-									   slot)->definition),
+					   &pgr_root_block(pgr_image, compiler->root, slot)
+							->definition),
 				  &compiler->directory);
 	else
 	{
@@ -339,7 +341,7 @@ emit_directory(Compiler *compiler)
 			.extension = extension,
 		};
 		PgrDatabaseKey *key = palloc(sizeof(PgrDatabaseKey));
-		int			index = compiler->nregistries;
+		int index = compiler->nregistries;
 
 		key->database = MyDatabaseId;
 		key->extension = extension;
@@ -354,15 +356,15 @@ static void
 emit_drop_directory(Compiler *compiler, const PgrSlot *entry)
 {
 	const PgrSharedRoot *root = compiler->root;
-	uint32		slot = (uint32) entry->fixed.i8;
+	uint32 slot = (uint32) entry->fixed.i8;
 	const PgrBlock *directory = pgr_root_block(pgr_image, root, slot);
 	PgrDatabaseKey *key = palloc(sizeof(PgrDatabaseKey));
 	const PgrSlot *name;
-	uint64		position = 0;
+	uint64 position = 0;
 
 	while ((name = pgr_block_next(directory, &position)) != NULL)
 	{
-		uint32		registry = (uint32) name->fixed.i8;
+		uint32 registry = (uint32) name->fixed.i8;
 
 		emit(compiler, PGR_PLAN_DROP, registry,
 			 &pgr_root_block(pgr_image, root, registry)->definition);
@@ -380,7 +382,7 @@ emit_drop_all(Compiler *compiler, const PgrPendingChange *change)
 	const PgrBlock *databases = pgr_root_block(pgr_image, compiler->root,
 											   PGR_SLOT_DATABASES);
 	const PgrSlot *entry;
-	uint64		position = 0;
+	uint64 position = 0;
 
 	while ((entry = pgr_block_next(databases, &position)) != NULL)
 	{
@@ -423,7 +425,8 @@ compile(Compiler *compiler, PgrPendingChange **changes, int n)
 	if (compiler->databases.nchanges > 0)
 		emit_fold(emit(compiler, PGR_PLAN_CHANGE, PGR_SLOT_DATABASES,
 					   &pgr_root_block(pgr_image, compiler->root,
-									   PGR_SLOT_DATABASES)->definition),
+									   PGR_SLOT_DATABASES)
+							->definition),
 				  &compiler->databases);
 }
 
@@ -435,11 +438,10 @@ resolve_fixups(Compiler *compiler)
 	{
 		const PgrPlanRegistry *created =
 			&compiler->registries[compiler->fixups[i]];
-		bool		directory = created->definition.kind == PGR_BLOCK_DIRECTORY;
-		PgrDatabaseKey key = {
-			created->definition.database, created->definition.extension
-		};
-		PgrChange  *change = directory ?
+		bool directory = created->definition.kind == PGR_BLOCK_DIRECTORY;
+		PgrDatabaseKey key = {created->definition.database,
+							  created->definition.extension};
+		PgrChange *change = directory ?
 			fold_change(&compiler->databases, (char *) &key, sizeof(key)) :
 			fold_change(&compiler->directory, created->definition.name,
 						created->definition.name_len);
@@ -461,10 +463,10 @@ void
 pgr_pending_prepare_commit(void)
 {
 	MemoryContext context = MemoryContextSwitchTo(TopTransactionContext);
-	Compiler	compiler = {.frees = true};
+	Compiler compiler = {.frees = true};
 	PgrPendingChange **changes;
-	Size		wanted = 0;
-	int			n;
+	Size wanted = 0;
+	int n;
 
 	changes = pgr_pending_oldest_first(&n);
 	/* the newest state, held until the transaction's end; no read follows */

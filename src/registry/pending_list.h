@@ -15,9 +15,9 @@ typedef enum PgrPendingKind
 {
 	PGR_CHANGE_PUT,
 	PGR_CHANGE_DELETE,
-	PGR_CHANGE_CREATE,			/* value: its PgrDefinition */
+	PGR_CHANGE_CREATE, /* value: its PgrDefinition */
 	PGR_CHANGE_DROP,
-	PGR_CHANGE_RATES,			/* value: extra; flags: length of its prefix */
+	PGR_CHANGE_RATES, /* value: extra; flags: length of its prefix */
 	PGR_CHANGE_DROP_ALL
 } PgrPendingKind;
 
@@ -30,39 +30,39 @@ typedef enum PgrPendingKind
  */
 typedef struct PgrPendingChange
 {
-	PgrRef		older;
-	PgrRef		older_same;		/* next older one with the same hash */
-	uint64		hash;			/* of registry and key; see pending.c */
-	uint32		sequence;
-	CommandId	command;
+	PgrRef older;
+	PgrRef older_same; /* next older one with the same hash */
+	uint64 hash;       /* of registry and key; see pending.c */
+	uint32 sequence;
+	CommandId command;
 	SubTransactionId subtransaction;
-	uint8		kind;
-	uint8		spare;
-	uint16		flags;
-	Oid			database;
-	Oid			extension;
-	uint32		name_len;
-	uint32		key_len;
-	uint32		value_len;
-	uint32		name_offset;	/* in data */
-	uint32		key_offset;		/* in data */
-	PgrFixed	fixed;
+	uint8 kind;
+	uint8 spare;
+	uint16 flags;
+	Oid database;
+	Oid extension;
+	uint32 name_len;
+	uint32 key_len;
+	uint32 value_len;
+	uint32 name_offset; /* in data */
+	uint32 key_offset;  /* in data */
+	PgrFixed fixed;
 	TimestampTz updated_at;
 	TimestampTz expires_at;
-	char		data[FLEXIBLE_ARRAY_MEMBER];	/* value, name, key */
+	char data[FLEXIBLE_ARRAY_MEMBER]; /* value, name, key */
 } PgrPendingChange;
 
 /* Changes of one registry, newest of each key: what a block is built from. */
 typedef struct PgrFold
 {
-	PgrChange  *changes;
-	int			nchanges;
-	int			capacity;
-	struct HTAB *by_key;		/* once there are many */
-	bool		mark_missing;
+	PgrChange *changes;
+	int nchanges;
+	int capacity;
+	struct HTAB *by_key; /* once there are many */
+	bool mark_missing;
 	const void *extra;
-	uint32		extra_len;
-	uint32		extra_prefix;
+	uint32 extra_len;
+	uint32 extra_prefix;
 } PgrFold;
 
 extern void pgr_fold_add(PgrFold *fold, const PgrPendingChange *change);
@@ -87,4 +87,4 @@ extern void pgr_pending_prepare_commit(void);
 extern void pgr_pending_commit(void);
 extern void pgr_pending_cancel_commit(void);
 
-#endif							/* PGR_REGISTRY_PENDING_LIST_H */
+#endif /* PGR_REGISTRY_PENDING_LIST_H */

@@ -31,21 +31,21 @@
 #include "settings.h"
 #include "shm/area.h"
 
-#define MAX_SPARES 8			/* spare lines of one backend */
+#define MAX_SPARES 8 /* spare lines of one backend */
 #define MAX_CELLS (PGR_LINE_PINS + MAX_SPARES * PGR_SPARE_PINS)
 
 /* A running portal, or NULL where there is none (SPI in a trigger at commit) */
 typedef struct Frame
 {
-	Portal		portal;
+	Portal portal;
 	struct Frame *up;
 } Frame;
 
 typedef struct Attachment
 {
 	MemoryContextCallback callback;
-	Portal		portal;
-	PgrPin	   *pin;			/* NULL: ended with its transaction */
+	Portal portal;
+	PgrPin *pin; /* NULL: ended with its transaction */
 	struct Attachment *next;
 } Attachment;
 
@@ -53,29 +53,29 @@ typedef struct Attachment
 typedef struct Cell
 {
 	pg_atomic_uint64 *shared;
-	TimestampTz *pinned_at;		/* NULL in a spare line */
-	uint64		generation;
+	TimestampTz *pinned_at; /* NULL in a spare line */
+	uint64 generation;
 	const PgrSharedRoot *root;
-	int			pins;
+	int pins;
 } Cell;
 
 PgrSharedImage *pgr_image = NULL;
-uint64		pgr_pin_token = 0;
-PgrPin	   *pgr_pin_current = NULL;
+uint64 pgr_pin_token = 0;
+PgrPin *pgr_pin_current = NULL;
 
 static Frame *chain = NULL;
 static Attachment *attachments = NULL;
 static PgrPin *transaction_pin = NULL;
-static PgrPin *workers_pin = NULL;	/* what parallel_pin of our line names */
+static PgrPin *workers_pin = NULL; /* what parallel_pin of our line names */
 static PgrPin *free_pins = NULL;
 static uint64 last_token = 0;
-static bool reads_pending = false;	/* this transaction changed something */
+static bool reads_pending = false; /* this transaction changed something */
 
 static PgrSharedLine *my_line = NULL;
 static Cell cells[MAX_CELLS];
-static int	ncells = 0;
+static int ncells = 0;
 static PgrSharedSpareLine *my_spares[MAX_SPARES];
-static int	nspares = 0;
+static int nspares = 0;
 
 static ExecutorRun_hook_type prev_executor_run = NULL;
 static ExecutorFinish_hook_type prev_executor_finish = NULL;
@@ -131,7 +131,7 @@ pgr_pin_shared_init(void *part, Size size)
 static void
 raise_high(pg_atomic_uint32 *high, uint32 count)
 {
-	uint32		old = pg_atomic_read_u32(high);
+	uint32 old = pg_atomic_read_u32(high);
 
 	while (old < count && !pg_atomic_compare_exchange_u32(high, &old, count))
 		;
@@ -158,7 +158,7 @@ leave_line(int code, Datum arg)
 static void
 add_cell(pg_atomic_uint64 *shared, TimestampTz *pinned_at)
 {
-	Cell	   *cell = &cells[ncells++];
+	Cell *cell = &cells[ncells++];
 
 	memset(cell, 0, sizeof(*cell));
 	cell->shared = shared;
@@ -168,7 +168,7 @@ add_cell(pg_atomic_uint64 *shared, TimestampTz *pinned_at)
 static void
 take_line(void)
 {
-	uint32		number = PgrProcNumber(MyProc);
+	uint32 number = PgrProcNumber(MyProc);
 
 	if (number >= pgr_image->lines_count)
 		elog(ERROR, "proc number %u is beyond the %u lines of pg_registry",
@@ -190,7 +190,7 @@ take_spare(void)
 	for (uint32 i = 0; i < pgr_image->spares_count; i++)
 	{
 		PgrSharedSpareLine *spare = pgr_image_spare(pgr_image, i);
-		uint32		nobody = 0;
+		uint32 nobody = 0;
 
 		if (!pg_atomic_compare_exchange_u32(&spare->owner, &nobody,
 											(uint32) MyProcPid))
@@ -228,7 +228,7 @@ free_cell(void)
 static int
 newest_cell(void)
 {
-	int			newest = 0;
+	int newest = 0;
 
 	for (int i = 1; i < ncells; i++)
 		if (cells[i].generation > cells[newest].generation)
@@ -244,7 +244,7 @@ newest_cell(void)
 static PgrPin *
 pin_allocate(void)
 {
-	PgrPin	   *pin = free_pins;
+	PgrPin *pin = free_pins;
 
 	if (pin != NULL)
 		free_pins = pin->next_free;
@@ -262,8 +262,8 @@ pin_allocate(void)
 static PgrPin *
 pin_new(void)
 {
-	PgrPin	   *pin = pin_allocate();
-	int			i;
+	PgrPin *pin = pin_allocate();
+	int i;
 
 	if (my_line == NULL)
 		take_line();
@@ -272,10 +272,9 @@ pin_new(void)
 		i = newest_cell();
 	else
 	{
-		Cell	   *cell = &cells[i];
+		Cell *cell = &cells[i];
 
-		cell->root = pgr_image_pin(pgr_image, cell->shared,
-								   &cell->generation);
+		cell->root = pgr_image_pin(pgr_image, cell->shared, &cell->generation);
 		for (int other = 0; other < ncells; other++)
 		{
 			if (other == i || cells[other].pins == 0 ||
@@ -304,7 +303,7 @@ pin_release(PgrPin *pin)
 		return;
 	if (pin->cell >= 0)
 	{
-		Cell	   *cell = &cells[pin->cell];
+		Cell *cell = &cells[pin->cell];
 
 		if (--cell->pins == 0)
 		{
@@ -409,10 +408,10 @@ chain_now(Frame *here)
 static PgrPin *
 resolve_statement(void)
 {
-	Frame		here;
-	Frame	   *first = chain_now(&here);
-	PgrPin	   *pin = NULL;
-	bool		portals = false;
+	Frame here;
+	Frame *first = chain_now(&here);
+	PgrPin *pin = NULL;
+	bool portals = false;
 
 	for (Frame *f = first; f != NULL && pin == NULL; f = f->up)
 	{
@@ -423,7 +422,7 @@ resolve_statement(void)
 		portals = true;
 		attachment = attachment_of(f->portal);
 		if (attachment != NULL)
-			pin = attachment->pin;	/* may be NULL */
+			pin = attachment->pin; /* may be NULL */
 	}
 	if (!portals)
 		return resolve_transaction();
@@ -460,25 +459,24 @@ resolve_leader(void)
 {
 	static PgrPin *borrowed = NULL;
 	PgrSharedLine *line;
-	uint64		generation;
+	uint64 generation;
 
 	line = pgr_image_line(pgr_image, PgrProcNumber(MyProc->lockGroupLeader));
 	reads_pending = pg_atomic_read_u32(&line->pending_head) != 0;
 	generation = pg_atomic_read_u64(&line->parallel_pin);
 	if (generation == 0)
 		return NULL;
-	pg_read_barrier();			/* pairs with share_with_workers */
+	pg_read_barrier(); /* pairs with share_with_workers */
 	if (borrowed == NULL || borrowed->generation != generation)
 	{
 		if (borrowed == NULL)
 			borrowed = pin_allocate();
 		borrowed->token = ++last_token;
 		borrowed->cell = -1;
-		borrowed->holders = 1;	/* ours for good */
+		borrowed->holders = 1; /* ours for good */
 		borrowed->generation = generation;
 		borrowed->root =
-			pgr_image_ptr(pgr_image,
-						  pg_atomic_read_u32(&line->parallel_root));
+			pgr_image_ptr(pgr_image, pg_atomic_read_u32(&line->parallel_root));
 		borrowed->at = line->parallel_at;
 	}
 	return borrowed;
@@ -488,7 +486,7 @@ resolve_leader(void)
 static void
 end_sharing(void)
 {
-	PgrPin	   *pin = workers_pin;
+	PgrPin *pin = workers_pin;
 
 	if (pin == NULL)
 		return;
@@ -500,13 +498,14 @@ end_sharing(void)
 PgrPin *
 pgr_pin_resolve(void)
 {
-	PgrPin	   *pin = NULL;
+	PgrPin *pin = NULL;
 
 	if (IsParallelWorker() && MyProc->lockGroupLeader != NULL)
 		pin = resolve_leader();
 	if (pin == NULL)
 		pin = IsolationUsesXactSnapshot() || IsParallelWorker() ?
-			resolve_transaction() : resolve_statement();
+			resolve_transaction() :
+			resolve_statement();
 	set_current(pin);
 	return pin;
 }
@@ -514,7 +513,7 @@ pgr_pin_resolve(void)
 PgrPin *
 pgr_pin_advance(void)
 {
-	Frame		here;
+	Frame here;
 
 	forget_current();
 	for (Frame *f = chain_now(&here); f != NULL; f = f->up)
@@ -563,7 +562,7 @@ void
 pgr_pin_end_transaction(void)
 {
 	forget_current();
-	end_sharing();				/* AtEOXact_Parallel has waited for them */
+	end_sharing(); /* AtEOXact_Parallel has waited for them */
 	for (Attachment *a = attachments; a != NULL; a = a->next)
 	{
 		if (a->pin == NULL)
@@ -592,17 +591,17 @@ pgr_pin_end_transaction(void)
 static bool
 share_with_workers(void)
 {
-	PgrPin	   *pin = pgr_pin();
+	PgrPin *pin = pgr_pin();
 
 	if (my_line == NULL)
 		take_line();
 	if (workers_pin == pin)
 		return false;
-	end_sharing();				/* a statement that failed left it to us */
+	end_sharing(); /* a statement that failed left it to us */
 	pg_atomic_write_u32(&my_line->parallel_root,
 						pgr_arena_ref(pgr_image_arena(pgr_image), pin->root));
 	my_line->parallel_at = pin->at;
-	pg_write_barrier();			/* pairs with resolve_leader */
+	pg_write_barrier(); /* pairs with resolve_leader */
 	pg_atomic_write_u64(&my_line->parallel_pin, pin->generation);
 	pin->holders++;
 	workers_pin = pin;
@@ -612,7 +611,7 @@ share_with_workers(void)
 static void
 executor_run(PGR_EXECUTOR_RUN_ARGS)
 {
-	Frame		frame = {ActivePortal, chain};
+	Frame frame = {ActivePortal, chain};
 	volatile bool shared = false;
 
 	chain = &frame;
@@ -642,7 +641,7 @@ executor_run(PGR_EXECUTOR_RUN_ARGS)
 static void
 executor_finish(QueryDesc *query)
 {
-	Frame		frame = {ActivePortal, chain};
+	Frame frame = {ActivePortal, chain};
 
 	chain = &frame;
 	forget_current();
@@ -667,7 +666,7 @@ process_utility(PlannedStmt *statement, const char *text, bool read_only_tree,
 				QueryEnvironment *environment, DestReceiver *receiver,
 				QueryCompletion *completion)
 {
-	Frame		frame = {ActivePortal, chain};
+	Frame frame = {ActivePortal, chain};
 
 	chain = &frame;
 	forget_current();
@@ -678,8 +677,7 @@ process_utility(PlannedStmt *statement, const char *text, bool read_only_tree,
 								 params, environment, receiver, completion);
 		else
 			standard_ProcessUtility(statement, text, read_only_tree, context,
-									params, environment, receiver,
-									completion);
+									params, environment, receiver, completion);
 	}
 	PG_FINALLY();
 	{

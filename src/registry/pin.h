@@ -21,12 +21,12 @@
 
 typedef struct PgrPin
 {
-	uint64		generation;
+	uint64 generation;
 	const PgrSharedRoot *root;
-	TimestampTz at;				/* what "now" is for expiry and age */
-	uint64		token;			/* of this pin in this process; never 0 */
-	int			cell;			/* -1: the leader's */
-	int			holders;		/* portals, and the transaction */
+	TimestampTz at; /* what "now" is for expiry and age */
+	uint64 token;   /* of this pin in this process; never 0 */
+	int cell;       /* -1: the leader's */
+	int holders;    /* portals, and the transaction */
 	struct PgrPin *next_free;
 } PgrPin;
 
@@ -50,7 +50,7 @@ static inline PgrPin *
 pgr_pin(void)
 {
 	return likely(pgr_pin_current != NULL) ? pgr_pin_current :
-		pgr_pin_resolve();
+											 pgr_pin_resolve();
 }
 
 /* Drop what the chain pins, so that the next read pins anew. */
@@ -73,4 +73,4 @@ extern void pgr_pin_install(void);
 extern Size pgr_pin_shared_size(void);
 extern void pgr_pin_shared_init(void *part, Size size);
 
-#endif							/* PGR_REGISTRY_PIN_H */
+#endif /* PGR_REGISTRY_PIN_H */

@@ -24,19 +24,19 @@
  */
 typedef struct PgrReservation
 {
-	PgrRef		next;
-	uint32		slot;
-	uint32		reservers;
-	uint32		extra_len;		/* the largest asked for */
-	int64		entries;
-	uint64		bytes;
-	PgrRef		spares;			/* one for each reserver, linked */
+	PgrRef next;
+	uint32 slot;
+	uint32 reservers;
+	uint32 extra_len; /* the largest asked for */
+	int64 entries;
+	uint64 bytes;
+	PgrRef spares; /* one for each reserver, linked */
 } PgrReservation;
 
 /* An unused spare block holds its link in its first bytes. */
 typedef struct Spare
 {
-	PgrRef		next;
+	PgrRef next;
 } Spare;
 
 static PgrArena *
@@ -48,7 +48,7 @@ arena(void)
 PgrRef
 pgr_plan_alloc(Size size, PgrMemoryKind kind, bool last_resort)
 {
-	PgrRef		ref = pgr_arena_alloc(arena(), size, kind, last_resort);
+	PgrRef ref = pgr_arena_alloc(arena(), size, kind, last_resort);
 
 	if (ref == 0 && pgr_image->retired_count > 0)
 	{
@@ -61,8 +61,8 @@ pgr_plan_alloc(Size size, PgrMemoryKind kind, bool last_resort)
 static const PgrBlock *
 current_block(uint32 slot)
 {
-	return pgr_root_block(pgr_image,
-						  pgr_image_ptr(pgr_image, pgr_image->root), slot);
+	return pgr_root_block(pgr_image, pgr_image_ptr(pgr_image, pgr_image->root),
+						  slot);
 }
 
 /* ------------------------------------------------------------------------
@@ -73,7 +73,7 @@ current_block(uint32 slot)
 static PgrRef *
 find_reservation(uint32 slot)
 {
-	PgrRef	   *link = &pgr_image->reservations;
+	PgrRef *link = &pgr_image->reservations;
 
 	while (*link != 0)
 	{
@@ -90,7 +90,7 @@ static Size
 reservation_bytes(const PgrReservation *reservation)
 {
 	const PgrBlock *block = current_block(reservation->slot);
-	uint32		extra_len = reservation->extra_len;
+	uint32 extra_len = reservation->extra_len;
 
 	if (block == NULL)
 		return pgr_block_bytes(reservation->entries, reservation->bytes,
@@ -104,14 +104,14 @@ reservation_bytes(const PgrReservation *reservation)
 static bool
 fill_spares(PgrReservation *reservation, bool last_resort, Size *wanted)
 {
-	Size		bytes = reservation_bytes(reservation);
-	uint32		have = 0;
+	Size bytes = reservation_bytes(reservation);
+	uint32 have = 0;
 
 	*wanted = bytes;
 	for (PgrRef *link = &reservation->spares; *link != 0;)
 	{
-		Spare	   *spare = pgr_image_ptr(pgr_image, *link);
-		PgrRef		larger;
+		Spare *spare = pgr_image_ptr(pgr_image, *link);
+		PgrRef larger;
 
 		if (pgr_arena_payload_bytes(arena(), *link) < bytes)
 		{
@@ -128,8 +128,7 @@ fill_spares(PgrReservation *reservation, bool last_resort, Size *wanted)
 	}
 	for (; have < reservation->reservers; have++)
 	{
-		PgrRef		ref = pgr_plan_alloc(bytes, PGR_MEMORY_RESERVED,
-										 last_resort);
+		PgrRef ref = pgr_plan_alloc(bytes, PGR_MEMORY_RESERVED, last_resort);
 
 		if (ref == 0)
 			return false;
@@ -142,7 +141,7 @@ fill_spares(PgrReservation *reservation, bool last_resort, Size *wanted)
 static PgrRef
 take_spare_block(PgrReservation *reservation)
 {
-	PgrRef		ref = reservation->spares;
+	PgrRef ref = reservation->spares;
 
 	if (ref != 0)
 		reservation->spares = ((Spare *) pgr_image_ptr(pgr_image, ref))->next;
@@ -154,7 +153,7 @@ static void
 leave_reservation(PgrRef *link, const PgrPlanRegistry *registry)
 {
 	PgrReservation *reservation = pgr_image_ptr(pgr_image, *link);
-	PgrRef		ref;
+	PgrRef ref;
 
 	reservation->entries -= registry->entries;
 	reservation->bytes -= registry->bytes;
@@ -170,7 +169,7 @@ leave_reservation(PgrRef *link, const PgrPlanRegistry *registry)
 static uint32
 count_spares(const PgrReservation *reservation)
 {
-	uint32		n = 0;
+	uint32 n = 0;
 
 	for (PgrRef ref = reservation->spares; ref != 0;
 		 ref = ((Spare *) pgr_image_ptr(pgr_image, ref))->next)
@@ -181,7 +180,7 @@ count_spares(const PgrReservation *reservation)
 static void
 cancel_change(PgrPlanRegistry *registry)
 {
-	PgrRef	   *link = find_reservation(registry->slot);
+	PgrRef *link = find_reservation(registry->slot);
 	PgrReservation *reservation = pgr_image_ptr(pgr_image, *link);
 
 	registry->reserved = false;
@@ -194,13 +193,13 @@ cancel_change(PgrPlanRegistry *registry)
 static bool
 reserve_change(PgrPlanRegistry *registry, bool last_resort, Size *wanted)
 {
-	PgrRef	   *link = find_reservation(registry->slot);
+	PgrRef *link = find_reservation(registry->slot);
 	PgrReservation *reservation;
 
 	if (*link == 0)
 	{
-		PgrRef		ref = pgr_plan_alloc(sizeof(PgrReservation),
-										 PGR_MEMORY_RESERVED, last_resort);
+		PgrRef ref = pgr_plan_alloc(sizeof(PgrReservation),
+									PGR_MEMORY_RESERVED, last_resort);
 
 		*wanted = sizeof(PgrReservation);
 		if (ref == 0)
@@ -283,7 +282,7 @@ cancel_locked(PgrPlan *plan)
 static bool
 page_is_new(const PgrPlan *plan, int upto)
 {
-	uint32		page = plan->registries[upto].slot / PGR_PAGE_SLOTS;
+	uint32 page = plan->registries[upto].slot / PGR_PAGE_SLOTS;
 
 	for (int i = 0; i < upto; i++)
 		if (plan->registries[i].slot / PGR_PAGE_SLOTS == page)
@@ -312,9 +311,8 @@ reserve_locked(PgrPlan *plan, Size *wanted)
 			return false;
 		if (page_is_new(plan, i))
 		{
-			PgrRef		page = pgr_plan_alloc(sizeof(PgrSharedPage),
-											  PGR_MEMORY_RESERVED,
-											  plan->frees);
+			PgrRef page = pgr_plan_alloc(sizeof(PgrSharedPage),
+										 PGR_MEMORY_RESERVED, plan->frees);
 
 			*wanted = sizeof(PgrSharedPage);
 			if (page == 0)
@@ -328,7 +326,7 @@ reserve_locked(PgrPlan *plan, Size *wanted)
 bool
 pgr_plan_reserve(PgrPlan *plan, Size *wanted)
 {
-	bool		fits;
+	bool fits;
 
 	plan->root = 0;
 	plan->npages = 0;
@@ -368,7 +366,7 @@ build_into(PgrRef memory, const PgrPlan *plan, PgrPlanRegistry *registry,
 		.extra_len = registry->extra_len,
 		.now = plan->now,
 	};
-	PgrBlock   *block = pgr_image_ptr(pgr_image, memory);
+	PgrBlock *block = pgr_image_ptr(pgr_image, memory);
 
 	if (registry->replace ||
 		(old != NULL && registry->extra_prefix > 0 &&
@@ -383,10 +381,10 @@ build_into(PgrRef memory, const PgrPlan *plan, PgrPlanRegistry *registry,
 static void
 commit_change(PgrPublish *publish, PgrPlan *plan, PgrPlanRegistry *registry)
 {
-	PgrRef	   *link = find_reservation(registry->slot);
+	PgrRef *link = find_reservation(registry->slot);
 	PgrReservation *reservation = pgr_image_ptr(pgr_image, *link);
 	const PgrBlock *old = pgr_publish_current(publish, registry->slot);
-	PgrRef		memory = take_spare_block(reservation);
+	PgrRef memory = take_spare_block(reservation);
 
 	registry->reserved = false;
 	Assert(memory != 0);
@@ -422,8 +420,8 @@ commit_drop(PgrPublish *publish, PgrPlanRegistry *registry)
 uint64
 pgr_plan_commit(PgrPlan *plan)
 {
-	PgrPublish	publish;
-	uint64		generation;
+	PgrPublish publish;
+	uint64 generation;
 
 	plan->some_void = false;
 	LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_EXCLUSIVE);
@@ -464,14 +462,14 @@ pgr_plan_commit(PgrPlan *plan)
 
 typedef struct Shortage
 {
-	uint64		total;
-	uint64		used;
-	uint64		pending;
-	uint64		retired;
-	char		largest[PGR_NAME_LEN];
-	uint64		largest_bytes;
-	int			pid;			/* whose pin is oldest; 0 = nobody's */
-	uint64		generation;
+	uint64 total;
+	uint64 used;
+	uint64 pending;
+	uint64 retired;
+	char largest[PGR_NAME_LEN];
+	uint64 largest_bytes;
+	int pid; /* whose pin is oldest; 0 = nobody's */
+	uint64 generation;
 	TimestampTz since;
 } Shortage;
 
@@ -494,15 +492,17 @@ find_largest(Shortage *shortage)
 		/* other databases are nobody's business here */
 		strlcpy(shortage->largest,
 				block->definition.database == MyDatabaseId ||
-				block->definition.kind == PGR_BLOCK_RATES ?
-				block->definition.name : "", PGR_NAME_LEN);
+						block->definition.kind == PGR_BLOCK_RATES ?
+					block->definition.name :
+					"",
+				PGR_NAME_LEN);
 	}
 }
 
 static void
 find_oldest_pin(Shortage *shortage)
 {
-	uint32		lines = pg_atomic_read_u32(&pgr_image->lines_high);
+	uint32 lines = pg_atomic_read_u32(&pgr_image->lines_high);
 
 	for (uint32 i = 0; i < lines; i++)
 	{
@@ -510,7 +510,7 @@ find_oldest_pin(Shortage *shortage)
 
 		for (int p = 0; p < PGR_LINE_PINS; p++)
 		{
-			uint64		g = pg_atomic_read_u64(&line->pins[p]);
+			uint64 g = pg_atomic_read_u64(&line->pins[p]);
 
 			if (g == 0 || (shortage->pid != 0 && g >= shortage->generation))
 				continue;
@@ -524,8 +524,8 @@ find_oldest_pin(Shortage *shortage)
 void
 pgr_plan_out_of_memory(Size wanted)
 {
-	Shortage	shortage;
-	char		pins[160];
+	Shortage shortage;
+	char pins[160];
 
 	memset(&shortage, 0, sizeof(shortage));
 	LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_SHARED);

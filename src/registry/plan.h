@@ -22,51 +22,51 @@
 
 typedef enum PgrPlanAction
 {
-	PGR_PLAN_CHANGE,			/* a registry that exists */
-	PGR_PLAN_CREATE,			/* a new one, in a slot of its own */
+	PGR_PLAN_CHANGE, /* a registry that exists */
+	PGR_PLAN_CREATE, /* a new one, in a slot of its own */
 	PGR_PLAN_DROP
 } PgrPlanAction;
 
 typedef struct PgrPlanRegistry
 {
 	PgrPlanAction action;
-	uint32		slot;			/* CREATE: filled in by pgr_plan_reserve, or
+	uint32 slot;              /* CREATE: filled in by pgr_plan_reserve, or
 								 * one that another entry of the plan took */
-	PgrDefinition definition;	/* CHANGE: whose incarnation must still be
+	PgrDefinition definition; /* CHANGE: whose incarnation must still be
 								 * there, or the change is void: the registry
 								 * has been dropped */
-	PgrChange  *changes;		/* no key twice */
-	int			nchanges;
-	bool		replace;		/* drop all other entries */
-	bool		mark_missing;	/* flag all other entries */
+	PgrChange *changes;       /* no key twice */
+	int nchanges;
+	bool replace;      /* drop all other entries */
+	bool mark_missing; /* flag all other entries */
 	const void *extra;
-	uint32		extra_len;
-	uint32		extra_prefix;	/* keep entries only if this many bytes of
+	uint32 extra_len;
+	uint32 extra_prefix;   /* keep entries only if this many bytes of
 								 * extra stay the same */
-	uint64		expected_birth; /* void unless built on this version; 0 = any */
+	uint64 expected_birth; /* void unless built on this version; 0 = any */
 
 	/* pgr_plan_reserve's */
-	int64		entries;
-	uint64		bytes;
-	bool		has_slot;
-	bool		reserved;
-	PgrRef		block;			/* CREATE */
+	int64 entries;
+	uint64 bytes;
+	bool has_slot;
+	bool reserved;
+	PgrRef block; /* CREATE */
 } PgrPlanRegistry;
 
 typedef struct PgrPlan
 {
-	PgrPlanRegistry *registries;	/* in dependency order: a directory entry
+	PgrPlanRegistry *registries; /* in dependency order: a directory entry
 									 * for a new registry comes after it */
-	int			nregistries;
-	bool		frees;			/* ends in freeing memory: may use the last
+	int nregistries;
+	bool frees; /* ends in freeing memory: may use the last
 								 * of the arena */
 	TimestampTz now;
-	bool		some_void;		/* set by pgr_plan_commit */
+	bool some_void; /* set by pgr_plan_commit */
 
 	/* pgr_plan_reserve's; "pages" has room for nregistries */
-	PgrRef		root;
-	PgrRef	   *pages;
-	int			npages;
+	PgrRef root;
+	PgrRef *pages;
+	int npages;
 } PgrPlan;
 
 /*
@@ -93,4 +93,4 @@ extern void pgr_plan_out_of_memory(Size wanted) pg_attribute_noreturn();
  */
 extern PgrRef pgr_plan_alloc(Size size, PgrMemoryKind kind, bool last_resort);
 
-#endif							/* PGR_REGISTRY_PLAN_H */
+#endif /* PGR_REGISTRY_PLAN_H */

@@ -78,19 +78,18 @@ pgr_rates_stale_name(PgrStaleReason reason)
 static Numeric
 parse_scaled(const char *digits, int exponent)
 {
-	char	   *text = psprintf("%se%d", digits, exponent);
+	char *text = psprintf("%se%d", digits, exponent);
 
-	return DatumGetNumeric(DirectFunctionCall3(numeric_in,
-											   CStringGetDatum(text),
-											   ObjectIdGetDatum(InvalidOid),
-											   Int32GetDatum(-1)));
+	return DatumGetNumeric(
+		DirectFunctionCall3(numeric_in, CStringGetDatum(text),
+							ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
 }
 
 static float8
 as_float8(Numeric n)
 {
-	return DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow,
-											  NumericGetDatum(n)));
+	return DatumGetFloat8(
+		DirectFunctionCall1(numeric_float8_no_overflow, NumericGetDatum(n)));
 }
 
 /*
@@ -101,21 +100,24 @@ as_float8(Numeric n)
 Numeric
 pgr_rates_quotient(Numeric r_to, Numeric r_from)
 {
-	int			exponent = (int) floor(log10(as_float8(r_to)) -
-									   log10(as_float8(r_from)));
-	int			shift = SIGNIFICANT_DIGITS + 2 - exponent;
-	Datum		scaled = DirectFunctionCall2(numeric_mul, NumericGetDatum(r_to),
-											 NumericGetDatum(parse_scaled("1", shift)));
-	char	   *digits = DatumGetCString(
+	int exponent = (int) floor(log10(as_float8(r_to)) -
+							   log10(as_float8(r_from)));
+	int shift = SIGNIFICANT_DIGITS + 2 - exponent;
+	Datum scaled =
+		DirectFunctionCall2(numeric_mul, NumericGetDatum(r_to),
+							NumericGetDatum(parse_scaled("1", shift)));
+	char *digits = DatumGetCString(
 		DirectFunctionCall1(numeric_out,
 							DirectFunctionCall2(numeric_div_trunc, scaled,
 												NumericGetDatum(r_from))));
-	int			scale = shift - ((int) strlen(digits) - SIGNIFICANT_DIGITS);
+	int scale = shift - ((int) strlen(digits) - SIGNIFICANT_DIGITS);
 
 	return DatumGetNumeric(
 		DirectFunctionCall1(numeric_trim_scale,
 							DirectFunctionCall2(numeric_round,
-												NumericGetDatum(parse_scaled(digits, -shift)),
+												NumericGetDatum(
+													parse_scaled(digits,
+																 -shift)),
 												Int32GetDatum(scale))));
 }
 
@@ -138,7 +140,7 @@ static bool
 changed_too_much(const PgrBlock *block, const PgrRatesInfo *info,
 				 const PgrRateSet *set, char *message)
 {
-	double		limit = pgr_settings.rates_max_change_percent;
+	double limit = pgr_settings.rates_max_change_percent;
 
 	if (info == NULL || limit == 0 || set->accepted)
 		return false;
@@ -153,19 +155,20 @@ changed_too_much(const PgrBlock *block, const PgrRatesInfo *info,
 		const PgrRate *rate = &set->rates[i];
 		const PgrSlot *slot = pgr_block_find(block, rate->code,
 											 PGR_CURRENCY_LEN);
-		double		percent;
+		double percent;
 
 		if (slot == NULL)
 			continue;
 		percent = fabs(as_float8(rate->value) / slot->fixed.f8 - 1) * 100;
 		if (percent <= limit)
 			continue;
-		snprintf(message, PGR_RATES_MESSAGE_LEN,
-				 "the rate of %s changed from %s to %s, by %.4g %%, more than pg_registry.rates_max_change = %d %%",
-				 rate->code,
-				 numeric_normalize((Numeric) pgr_block_item(block, slot)->data),
-				 numeric_normalize(rate->value), percent,
-				 pgr_settings.rates_max_change_percent);
+		snprintf(
+			message, PGR_RATES_MESSAGE_LEN,
+			"the rate of %s changed from %s to %s, by %.4g %%, more than pg_registry.rates_max_change = %d %%",
+			rate->code,
+			numeric_normalize((Numeric) pgr_block_item(block, slot)->data),
+			numeric_normalize(rate->value), percent,
+			pgr_settings.rates_max_change_percent);
 		return true;
 	}
 	return false;
@@ -185,14 +188,13 @@ static bool
 same_set(const PgrBlock *block, const PgrRatesInfo *info,
 		 const PgrRateSet *set)
 {
-	int			matched = 0;
-	bool		has_base = false;
+	int matched = 0;
+	bool has_base = false;
 	const PgrSlot *slot;
-	uint64		position = 0;
-	int			fresh = 0;
+	uint64 position = 0;
+	int fresh = 0;
 
-	if (info == NULL || info->manual ||
-		strcmp(info->base, set->base) != 0 ||
+	if (info == NULL || info->manual || strcmp(info->base, set->base) != 0 ||
 		info->value_date != set->value_date ||
 		strcmp(info->source, set->source) != 0)
 		return false;
@@ -228,7 +230,7 @@ publish(const PgrBlock *block, PgrChange *changes, int nchanges,
 		const PgrRatesInfo *info, PgrPlan *plan, Size *wanted,
 		uint64 *generation)
 {
-	PgrRef		page;
+	PgrRef page;
 	PgrPlanRegistry registry = {
 		.action = PGR_PLAN_CHANGE,
 		.slot = PGR_SLOT_RATES,
@@ -260,10 +262,9 @@ one(void)
 }
 
 static void
-rate_change(PgrChange *change, const char *code, Numeric value,
-			TimestampTz at)
+rate_change(PgrChange *change, const char *code, Numeric value, TimestampTz at)
 {
-	PgrValue	encoded;
+	PgrValue encoded;
 
 	pgr_value_encode(PGR_TYPE_NUMERIC, NumericGetDatum(value), &encoded);
 	memset(change, 0, sizeof(*change));
@@ -278,14 +279,14 @@ rate_change(PgrChange *change, const char *code, Numeric value,
 static int
 set_changes(const PgrRateSet *set, PgrChange **changes)
 {
-	bool		has_base = false;
-	int			n = 0;
+	bool has_base = false;
+	int n = 0;
 
 	*changes = palloc((set->nrates + 1) * sizeof(PgrChange));
 	for (int i = 0; i < set->nrates; i++)
 	{
-		rate_change(&(*changes)[n++], set->rates[i].code,
-					set->rates[i].value, set->fetched_at);
+		rate_change(&(*changes)[n++], set->rates[i].code, set->rates[i].value,
+					set->fetched_at);
 		has_base |= strcmp(set->rates[i].code, set->base) == 0;
 	}
 	if (!has_base)
@@ -298,10 +299,10 @@ pgr_rates_publish(const PgrRateSet *set, char message[PGR_RATES_MESSAGE_LEN],
 				  uint64 *generation)
 {
 	PgrRatesOutcome outcome = PGR_RATES_CHANGED;
-	PgrChange  *changes;
-	int			nchanges = set_changes(set, &changes);
-	PgrPlan		plan;
-	Size		wanted = 0;
+	PgrChange *changes;
+	int nchanges = set_changes(set, &changes);
+	PgrPlan plan;
+	Size wanted = 0;
 
 	message[0] = '\0';
 	/* again if a set_rates was committed between the look and the publish */
@@ -329,9 +330,10 @@ pgr_rates_publish(const PgrRateSet *set, char message[PGR_RATES_MESSAGE_LEN],
 			{
 				outcome = PGR_RATES_NO_MEMORY;
 				plan.some_void = false;
-				snprintf(message, PGR_RATES_MESSAGE_LEN,
-						 "out of shared memory for pg_registry: cannot reserve %zu bytes",
-						 wanted);
+				snprintf(
+					message, PGR_RATES_MESSAGE_LEN,
+					"out of shared memory for pg_registry: cannot reserve %zu bytes",
+					wanted);
 			}
 		}
 	} while (plan.some_void);
@@ -344,17 +346,18 @@ pgr_rates_confirm(TimestampTz checked_at, uint64 *generation)
 {
 	const PgrBlock *block = published();
 	const PgrRatesInfo *old = pgr_rates_info(block);
-	bool		confirmed = false;
+	bool confirmed = false;
 
 	if (old != NULL && !old->manual)
 	{
 		PgrRatesInfo info = *old;
-		PgrPlan		plan;
-		Size		wanted;
+		PgrPlan plan;
+		Size wanted;
 
 		info.checked_at = checked_at;
 		confirmed = publish(block, NULL, 0, &info, &plan, &wanted,
-							generation) && !plan.some_void;
+							generation) &&
+			!plan.some_void;
 	}
 	pgr_pin_end_transaction();
 	return confirmed;
@@ -364,7 +367,7 @@ bool
 pgr_rates_is_from(const char *source)
 {
 	const PgrRatesInfo *info = pgr_rates_info(published());
-	bool		same = info != NULL && !info->manual &&
+	bool same = info != NULL && !info->manual &&
 		strcmp(info->source, source) == 0;
 
 	pgr_pin_end_transaction();
@@ -380,9 +383,9 @@ pgr_rates_is_from(const char *source)
 typedef struct Overlay
 {
 	MemoryContext context;
-	uint64		token;
-	PgrRef		head;
-	CommandId	command;
+	uint64 token;
+	PgrRef head;
+	CommandId command;
 	const PgrBlock *block;
 } Overlay;
 
@@ -390,10 +393,10 @@ static const PgrBlock *
 overlay_block(const PgrRegistryName *registry, const PgrBlock *base)
 {
 	static Overlay overlay;
-	CommandId	command = ActiveSnapshotSet() ?
-		GetActiveSnapshot()->curcid : GetCurrentCommandId(false);
-	PgrRef		head = pgr_pin_pending_head();
-	PgrPin	   *pin = pgr_pin();
+	CommandId command = ActiveSnapshotSet() ? GetActiveSnapshot()->curcid :
+											  GetCurrentCommandId(false);
+	PgrRef head = pgr_pin_pending_head();
+	PgrPin *pin = pgr_pin();
 	MemoryContext caller;
 
 	if (overlay.context == NULL)
@@ -420,9 +423,8 @@ pgr_rates_block(void)
 {
 	const PgrBlock *block = pgr_root_block(pgr_image, pgr_pin()->root,
 										   PGR_SLOT_RATES);
-	PgrRegistryName registry = {
-		InvalidOid, InvalidOid, PGR_RATES_NAME, strlen(PGR_RATES_NAME)
-	};
+	PgrRegistryName registry = {InvalidOid, InvalidOid, PGR_RATES_NAME,
+								strlen(PGR_RATES_NAME)};
 	PgrPendingState state;
 
 	if (!pgr_pending_any())
@@ -434,20 +436,18 @@ pgr_rates_block(void)
 void
 pgr_rates_set(const PgrRateSet *set)
 {
-	PgrRegistryName registry = {
-		InvalidOid, InvalidOid, PGR_RATES_NAME, strlen(PGR_RATES_NAME)
-	};
+	PgrRegistryName registry = {InvalidOid, InvalidOid, PGR_RATES_NAME,
+								strlen(PGR_RATES_NAME)};
 	PgrRatesInfo info;
-	PgrChange  *changes;
-	int			n = set_changes(set, &changes);
+	PgrChange *changes;
+	int n = set_changes(set, &changes);
 
 	fill_info(&info, set, true);
 	pgr_pending_rates(&info, sizeof(info), sizeof(info.base));
 	for (int i = 0; i < n; i++)
 	{
-		PgrValue	value = {
-			changes[i].fixed, changes[i].value_len, changes[i].value
-		};
+		PgrValue value = {changes[i].fixed, changes[i].value_len,
+						  changes[i].value};
 
 		pgr_pending_put(&registry, changes[i].key, changes[i].key_len, &value,
 						0);

@@ -19,8 +19,8 @@
 /* One currency's rate: units of "code" for one unit of the set's base. */
 typedef struct PgrRate
 {
-	char		code[PGR_CURRENCY_LEN + 1]; /* three upper-case letters */
-	Numeric		value;			/* finite and > 0, digits as published */
+	char code[PGR_CURRENCY_LEN + 1]; /* three upper-case letters */
+	Numeric value;                   /* finite and > 0, digits as published */
 } PgrRate;
 
 /*
@@ -30,22 +30,22 @@ typedef struct PgrRate
  */
 typedef struct PgrRateSet
 {
-	char		base[PGR_CURRENCY_LEN + 1];
-	DateADT		value_date;		/* what the provider says */
+	char base[PGR_CURRENCY_LEN + 1];
+	DateADT value_date; /* what the provider says */
 	TimestampTz fetched_at;
-	const char *source;			/* shown in views: no secret, masked URL */
-	bool		accepted;		/* the configuration was changed since the
+	const char *source; /* shown in views: no secret, masked URL */
+	bool accepted;      /* the configuration was changed since the
 								 * last set: do not compare with it */
-	int			nrates;
-	PgrRate    *rates;
+	int nrates;
+	PgrRate *rates;
 } PgrRateSet;
 
 typedef enum PgrRatesOutcome
 {
-	PGR_RATES_CHANGED,			/* published, something differs */
-	PGR_RATES_UNCHANGED,		/* published with a new checked_at only */
-	PGR_RATES_QUARANTINED,		/* not published: rates_max_change or base */
-	PGR_RATES_NO_MEMORY			/* not published: arena full */
+	PGR_RATES_CHANGED,     /* published, something differs */
+	PGR_RATES_UNCHANGED,   /* published with a new checked_at only */
+	PGR_RATES_QUARANTINED, /* not published: rates_max_change or base */
+	PGR_RATES_NO_MEMORY    /* not published: arena full */
 } PgrRatesOutcome;
 
 #define PGR_RATES_MESSAGE_LEN 256
@@ -86,29 +86,30 @@ extern bool pgr_rates_is_from(const char *source);
  */
 typedef struct PgrRatesInfo
 {
-	char		base[PGR_CURRENCY_LEN + 1];
-	DateADT		value_date;
+	char base[PGR_CURRENCY_LEN + 1];
+	DateADT value_date;
 	TimestampTz fetched_at;
-	TimestampTz checked_at;		/* the last good answer, or set_rates */
-	bool		manual;			/* set_rates */
-	char		source[PGR_RATES_SOURCE_LEN];
+	TimestampTz checked_at; /* the last good answer, or set_rates */
+	bool manual;            /* set_rates */
+	char source[PGR_RATES_SOURCE_LEN];
 } PgrRatesInfo;
 
 /* NULL if no set was ever published. */
 static inline const PgrRatesInfo *
 pgr_rates_info(const PgrBlock *block)
 {
-	return block->extra_len < sizeof(PgrRatesInfo) ? NULL :
+	return block->extra_len < sizeof(PgrRatesInfo) ?
+		NULL :
 		(const PgrRatesInfo *) ((const char *) block + block->extra_offset);
 }
 
 typedef enum PgrStaleReason
 {
 	PGR_STALE_NO,
-	PGR_STALE_CLOCK,			/* checked_at lies in the future */
-	PGR_STALE_CHECK,			/* no good answer for rates_max_age */
-	PGR_STALE_VALUE_DATE,		/* older than rates_max_value_age */
-	PGR_STALE_MISSING			/* the provider stopped sending it */
+	PGR_STALE_CLOCK,      /* checked_at lies in the future */
+	PGR_STALE_CHECK,      /* no good answer for rates_max_age */
+	PGR_STALE_VALUE_DATE, /* older than rates_max_value_age */
+	PGR_STALE_MISSING     /* the provider stopped sending it */
 } PgrStaleReason;
 
 /* Of the set, as of "now", which is the time of the pin. */
@@ -131,4 +132,4 @@ extern Numeric pgr_rates_quotient(Numeric r_to, Numeric r_from);
 /* set_rates: the pending changes of this transaction. */
 extern void pgr_rates_set(const PgrRateSet *set);
 
-#endif							/* PGR_REGISTRY_RATES_H */
+#endif /* PGR_REGISTRY_RATES_H */

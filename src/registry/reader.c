@@ -20,13 +20,14 @@ pgr_reader_allowed(const PgrDefinition *definition)
 	if (definition->kind == PGR_BLOCK_RATES)
 		return true;
 	return OidIsValid(definition->owner) ?
-		has_privs_of_role(GetUserId(), definition->owner) : superuser();
+		has_privs_of_role(GetUserId(), definition->owner) :
+		superuser();
 }
 
 void
 pgr_reader_refuse(PgrText name)
 {
-	int			len = pg_mbcliplen(name.data, name.len, PGR_NAME_LEN - 1);
+	int len = pg_mbcliplen(name.data, name.len, PGR_NAME_LEN - 1);
 
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -37,9 +38,8 @@ pgr_reader_refuse(PgrText name)
 static PgrRegistryName
 registry_name(PgrText name)
 {
-	PgrRegistryName registry = {
-		MyDatabaseId, pgr_directory_extension(), name.data, name.len
-	};
+	PgrRegistryName registry = {MyDatabaseId, pgr_directory_extension(),
+								name.data, name.len};
 
 	if (name.len == strlen(PGR_RATES_NAME) &&
 		memcmp(name.data, PGR_RATES_NAME, name.len) == 0)
@@ -55,7 +55,7 @@ static const PgrDefinition *
 resolve(PgrText name, const PgrBlock **block, PgrPendingState *state)
 {
 	const PgrSharedRoot *root;
-	uint32		slot;
+	uint32 slot;
 
 	pgr_area_require();
 	memset(state, 0, sizeof(*state));
@@ -91,8 +91,8 @@ resolve_allowed(PgrText name, const PgrBlock **block, PgrPendingState *state)
 static bool
 name_is_constant(FmgrInfo *flinfo)
 {
-	Node	   *expression = flinfo->fn_expr;
-	List	   *args = NIL;
+	Node *expression = flinfo->fn_expr;
+	List *args = NIL;
 
 	if (expression != NULL && IsA(expression, FuncExpr))
 		args = ((FuncExpr *) expression)->args;
@@ -102,7 +102,7 @@ name_is_constant(FmgrInfo *flinfo)
 static void
 remember(FunctionCallInfo fcinfo, PgrText name, const PgrBlock *block)
 {
-	PgrReader  *reader = fcinfo->flinfo->fn_extra;
+	PgrReader *reader = fcinfo->flinfo->fn_extra;
 
 	if (reader == NULL)
 	{

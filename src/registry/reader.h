@@ -19,14 +19,14 @@
 
 typedef struct PgrReader
 {
-	uint64		token;			/* pgr_pin_token that "block" belongs to;
+	uint64 token;  /* pgr_pin_token that "block" belongs to;
 								 * PGR_NO_TOKEN = resolve again */
-	Oid			user;			/* who was allowed */
-	bool		constant;		/* the name is a constant of the query */
-	uint8		value_type;
-	uint16		name_len;
+	Oid user;      /* who was allowed */
+	bool constant; /* the name is a constant of the query */
+	uint8 value_type;
+	uint16 name_len;
 	const PgrBlock *block;
-	char		name[PGR_NAME_LEN];
+	char name[PGR_NAME_LEN];
 } PgrReader;
 
 #define PGR_NO_TOKEN UINT64_MAX
@@ -35,14 +35,14 @@ typedef struct PgrReader
 typedef struct PgrText
 {
 	const char *data;
-	uint32		len;
+	uint32 len;
 } PgrText;
 
 static inline PgrText
 pgr_text(Datum datum)
 {
 	struct varlena *v = (struct varlena *) DatumGetPointer(datum);
-	PgrText		text;
+	PgrText text;
 
 	if (unlikely(VARATT_IS_EXTENDED(v) && !VARATT_IS_SHORT(v)))
 		v = pg_detoast_datum_packed(v);
@@ -65,7 +65,7 @@ pgr_reader_fast(FunctionCallInfo fcinfo)
 		return NULL;
 	if (!reader->constant)
 	{
-		PgrText		name = pgr_text(PG_GETARG_DATUM(0));
+		PgrText name = pgr_text(PG_GETARG_DATUM(0));
 
 		if (name.len != reader->name_len ||
 			memcmp(name.data, reader->name, name.len) != 0)
@@ -104,4 +104,4 @@ extern bool pgr_reader_allowed(const PgrDefinition *definition);
 
 extern void pgr_reader_refuse(PgrText name) pg_attribute_noreturn();
 
-#endif							/* PGR_REGISTRY_READER_H */
+#endif /* PGR_REGISTRY_READER_H */

@@ -27,10 +27,10 @@
 
 typedef struct TypeRow
 {
-	Oid			oid;
+	Oid oid;
 	const char *name;
-	const char *reader;			/* the function that reads it unconverted */
-	bool		varlena;
+	const char *reader; /* the function that reads it unconverted */
+	bool varlena;
 } TypeRow;
 
 static const TypeRow types[PGR_VALUE_TYPES] = {
@@ -40,7 +40,8 @@ static const TypeRow types[PGR_VALUE_TYPES] = {
 	[PGR_TYPE_FLOAT8] = {FLOAT8OID, "float8", "get_float8", false},
 	[PGR_TYPE_BIGINT] = {INT8OID, "bigint", "get_numeric", false},
 	[PGR_TYPE_BOOLEAN] = {BOOLOID, "boolean", "get", false},
-	[PGR_TYPE_TIMESTAMPTZ] = {TIMESTAMPTZOID, "timestamptz", "get_text", false},
+	[PGR_TYPE_TIMESTAMPTZ] = {TIMESTAMPTZOID, "timestamptz", "get_text",
+							  false},
 };
 
 bool
@@ -123,8 +124,8 @@ pgr_value_encode(PgrValueType type, Datum datum, PgrValue *value)
 void
 pgr_value_from_text(PgrValueType type, char *text, PgrValue *value)
 {
-	Oid			input;
-	Oid			parameter;
+	Oid input;
+	Oid parameter;
 
 	getTypeInputInfo(types[type].oid, &input, &parameter);
 	pgr_value_encode(type, OidInputFunctionCall(input, text, parameter, -1),
@@ -134,10 +135,10 @@ pgr_value_from_text(PgrValueType type, char *text, PgrValue *value)
 static Datum
 call_to_jsonb(Datum datum, Oid source)
 {
-	FmgrInfo	function;
+	FmgrInfo function;
 	FunctionCallInfo call = palloc0(SizeForFunctionCallInfo(1));
-	Const	   *argument = makeNode(Const);
-	FuncExpr   *expression = makeNode(FuncExpr);
+	Const *argument = makeNode(Const);
+	FuncExpr *expression = makeNode(FuncExpr);
 
 	/* to_jsonb asks the expression for its argument's type */
 	argument->consttype = source;
@@ -180,13 +181,13 @@ void
 pgr_value_from_datum(PgrValueType type, Datum datum, Oid source,
 					 PgrValue *value)
 {
-	Oid			target = types[type].oid;
-	Oid			function = InvalidOid;
-	Oid			output;
-	bool		varlena;
+	Oid target = types[type].oid;
+	Oid function = InvalidOid;
+	Oid output;
+	bool varlena;
 
-	switch (find_coercion_pathway(target, source, COERCION_ASSIGNMENT,
-								  &function))
+	switch (
+		find_coercion_pathway(target, source, COERCION_ASSIGNMENT, &function))
 	{
 		case COERCION_PATH_RELABELTYPE:
 			break;
@@ -221,11 +222,11 @@ member_text(JsonbValue *member)
 		case jbvBool:
 			return pstrdup(member->val.boolean ? "true" : "false");
 		default:
-			{
-				Jsonb	   *json = JsonbValueToJsonb(member);
+		{
+			Jsonb *json = JsonbValueToJsonb(member);
 
-				return JsonbToCString(NULL, &json->root, VARSIZE(json));
-			}
+			return JsonbToCString(NULL, &json->root, VARSIZE(json));
+		}
 	}
 }
 
@@ -259,7 +260,7 @@ refuse_read(PgrValueType type, const char *wanted)
 static Datum
 copy_varlena(const PgrValue *value)
 {
-	void	   *copy = palloc(value->len);
+	void *copy = palloc(value->len);
 
 	memcpy(copy, value->data, value->len);
 	return PointerGetDatum(copy);
@@ -268,7 +269,7 @@ copy_varlena(const PgrValue *value)
 static void
 timestamp_member(JsonbValue *member, TimestampTz at)
 {
-	char		buffer[MAXDATELEN + 1];
+	char buffer[MAXDATELEN + 1];
 
 	JsonEncodeDateTime(buffer, TimestampTzGetDatum(at), TIMESTAMPTZOID, NULL);
 	member->type = jbvString;
@@ -279,7 +280,7 @@ timestamp_member(JsonbValue *member, TimestampTz at)
 Datum
 pgr_value_to_jsonb(PgrValueType type, const PgrValue *value)
 {
-	JsonbValue	member;
+	JsonbValue member;
 
 	switch (type)
 	{
@@ -307,14 +308,14 @@ pgr_value_to_jsonb(PgrValueType type, const PgrValue *value)
 Datum
 pgr_value_to_text(PgrValueType type, const PgrValue *value)
 {
-	Oid			output;
-	bool		varlena;
+	Oid output;
+	bool varlena;
 
 	if (type == PGR_TYPE_TEXT)
 		return copy_varlena(value);
 	getTypeOutputInfo(types[type].oid, &output, &varlena);
-	return CStringGetTextDatum(OidOutputFunctionCall(output,
-													 as_datum(type, value)));
+	return CStringGetTextDatum(
+		OidOutputFunctionCall(output, as_datum(type, value)));
 }
 
 Datum
@@ -347,8 +348,8 @@ pgr_value_to_float8(PgrValueType type, const PgrValue *value)
 		case PGR_TYPE_BIGINT:
 			return (float8) value->fixed.i8;
 		case PGR_TYPE_JSONB:
-			return DatumGetFloat8(DirectFunctionCall1(jsonb_float8,
-													  as_datum(type, value)));
+			return DatumGetFloat8(
+				DirectFunctionCall1(jsonb_float8, as_datum(type, value)));
 		default:
 			refuse_read(type, "float8");
 			return 0;

@@ -28,14 +28,14 @@ typedef enum PgrValueType
 /* A value in the caller's memory, ready to be copied into a block. */
 typedef struct PgrValue
 {
-	PgrFixed	fixed;
-	uint32		len;			/* of "data"; 0 for types of fixed size */
-	const void *data;			/* plain, uncompressed varlena */
+	PgrFixed fixed;
+	uint32 len;       /* of "data"; 0 for types of fixed size */
+	const void *data; /* plain, uncompressed varlena */
 } PgrValue;
 
 /* False if no registry can hold this type. */
 extern bool pgr_value_type_from_oid(Oid type, PgrValueType *value_type);
-extern Oid	pgr_value_type_oid(PgrValueType type);
+extern Oid pgr_value_type_oid(PgrValueType type);
 extern const char *pgr_value_type_name(PgrValueType type);
 
 /* Text as in a literal of INSERT: through the type's input function. */
@@ -73,4 +73,4 @@ pgr_value_of_slot(const PgrBlock *block, const PgrSlot *slot, PgrValue *value)
 	value->data = item->data;
 }
 
-#endif							/* PGR_REGISTRY_VALUE_H */
+#endif /* PGR_REGISTRY_VALUE_H */

@@ -26,7 +26,7 @@
 static void
 lock_object(Oid database, uint32 object, uint16 part, LOCKMODE mode)
 {
-	LOCKTAG		tag;
+	LOCKTAG tag;
 
 	SET_LOCKTAG_OBJECT(tag, database, ExtensionRelationId, object, part);
 	(void) LockAcquire(&tag, mode, false, false);
@@ -41,7 +41,7 @@ hash_text(const char *data, uint32 len)
 static void
 lock_key(const PgrRegistryName *registry, PgrText key)
 {
-	uint32		object = hash_text(registry->name, registry->len);
+	uint32 object = hash_text(registry->name, registry->len);
 
 	lock_object(registry->database, object, WHOLE_REGISTRY, RowExclusiveLock);
 	lock_object(registry->database, object,
@@ -59,8 +59,7 @@ lock_whole(const PgrRegistryName *registry)
 void
 pgr_write_lock_rates(void)
 {
-	lock_object(InvalidOid,
-				hash_text(PGR_RATES_NAME, strlen(PGR_RATES_NAME)),
+	lock_object(InvalidOid, hash_text(PGR_RATES_NAME, strlen(PGR_RATES_NAME)),
 				WHOLE_REGISTRY, ExclusiveLock);
 }
 
@@ -88,7 +87,7 @@ newest_definition(const PgrRegistryName *registry, PgrDefinition *definition)
 {
 	const PgrBlock *block;
 	PgrPendingState state = {0};
-	uint32		slot;
+	uint32 slot;
 
 	if (pgr_pending_any())
 		pgr_pending_state(registry, true, &state);
@@ -161,10 +160,10 @@ pgr_write_key_exists(const PgrRegistryName *registry, PgrText key)
 	PgrPendingState state = {0};
 	const PgrBlock *block;
 	const PgrSlot *found = NULL;
-	PgrValue	value;
+	PgrValue value;
 	TimestampTz expires_at = 0;
 	TimestampTz now = GetCurrentTransactionStartTimestamp();
-	uint32		slot;
+	uint32 slot;
 
 	if (pgr_pending_any())
 	{
@@ -200,8 +199,9 @@ pgr_write_find_for_ddl(PgrText name, bool drop, PgrRegistryName *registry,
 	fill_name(name, registry);
 	if (!valid_name(name))
 		return false;
-	if (drop && (!newest_definition(registry, definition) ||
-				 !pgr_reader_allowed(definition)))
+	if (drop &&
+		(!newest_definition(registry, definition) ||
+		 !pgr_reader_allowed(definition)))
 		return false;
 	pgr_write_lock_directory();
 	if (drop)

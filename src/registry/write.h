@@ -28,8 +28,7 @@ extern void pgr_write_open(const char *what, PgrText name, const PgrText *key,
 						   PgrDefinition *definition);
 
 /* Does the key exist, as of the newest commit and our own changes? */
-extern bool pgr_write_key_exists(const PgrRegistryName *registry,
-								 PgrText key);
+extern bool pgr_write_key_exists(const PgrRegistryName *registry, PgrText key);
 
 /* Locks the directory first; false if there is no such registry. */
 extern bool pgr_write_find_for_ddl(PgrText name, bool drop,
@@ -42,4 +41,4 @@ extern void pgr_write_lock_rates(void);
 /* The directory of this database, for DROP EXTENSION. */
 extern void pgr_write_lock_directory(void);
 
-#endif							/* PGR_REGISTRY_WRITE_H */
+#endif /* PGR_REGISTRY_WRITE_H */

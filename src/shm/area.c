@@ -20,19 +20,19 @@
 
 #define MAX_PARTS 8
 #define TRANCHE "pg_registry"
-#define PART_ALIGN 128			/* two cache lines: adjacent-line prefetch */
+#define PART_ALIGN 128 /* two cache lines: adjacent-line prefetch */
 
 typedef struct Part
 {
 	PgrPartSize size;
 	PgrPartInit init;
-	void	  **where;
+	void **where;
 } Part;
 
 PgrSharedHeader *pgr_area_header = NULL;
 
 static Part parts[MAX_PARTS];
-static int	nparts = 0;
+static int nparts = 0;
 static LWLockPadded *locks = NULL;
 
 static shmem_request_hook_type prev_request_hook = NULL;
@@ -52,7 +52,7 @@ pgr_area_add_part(PgrPartSize size, PgrPartInit init, void **where)
 static Size
 area_size(void)
 {
-	Size		size = TYPEALIGN(PART_ALIGN, sizeof(PgrSharedHeader));
+	Size size = TYPEALIGN(PART_ALIGN, sizeof(PgrSharedHeader));
 
 	for (int i = 0; i < nparts; i++)
 		size = add_size(size, TYPEALIGN(PART_ALIGN, parts[i].size()));
@@ -81,8 +81,8 @@ init_header(PgrSharedHeader *header)
 static void
 area_startup(void)
 {
-	bool		found;
-	char	   *base;
+	bool found;
+	char *base;
 
 	if (prev_startup_hook)
 		prev_startup_hook();
@@ -99,7 +99,7 @@ area_startup(void)
 
 	for (int i = 0; i < nparts; i++)
 	{
-		Size		size = parts[i].size();
+		Size size = parts[i].size();
 
 		if (!found)
 			parts[i].init(base, size);

@@ -17,22 +17,22 @@
 /* Head of the area.  Written once, by the process that creates the segment. */
 typedef struct PgrSharedHeader
 {
-	char		build_id[PGR_BUILD_ID_LEN]; /* of the library that made it */
-	uint64		hash_seed;		/* random: nobody can aim for collisions */
-	int64		started_at;		/* TimestampTz */
+	char build_id[PGR_BUILD_ID_LEN]; /* of the library that made it */
+	uint64 hash_seed; /* random: nobody can aim for collisions */
+	int64 started_at; /* TimestampTz */
 } PgrSharedHeader;
 
 /* The locks of the area.  None is ever taken by a read (R-1) or by the log
  * hook (L-1). */
 typedef enum PgrLockId
 {
-	PGR_LOCK_WRITER,			/* arena, root, retired list, reservations */
-	PGR_LOCK_REFRESH,			/* PgrSharedRefresh */
+	PGR_LOCK_WRITER,  /* arena, root, retired list, reservations */
+	PGR_LOCK_REFRESH, /* PgrSharedRefresh */
 	PGR_LOCK_COUNT
 } PgrLockId;
 
-typedef Size (*PgrPartSize) (void);
-typedef void (*PgrPartInit) (void *part, Size size);
+typedef Size (*PgrPartSize)(void);
+typedef void (*PgrPartInit)(void *part, Size size);
 
 /*
  * Register a part, in _PG_init while shared_preload_libraries is processed.
@@ -40,12 +40,13 @@ typedef void (*PgrPartInit) (void *part, Size size);
  * again after a crash), in the postmaster, before any other process can see
  * the part; *where is set in the postmaster and inherited by fork.
  */
-extern void pgr_area_add_part(PgrPartSize size, PgrPartInit init, void **where);
+extern void pgr_area_add_part(PgrPartSize size, PgrPartInit init,
+							  void **where);
 
 /* Install the hooks; call after the last pgr_area_add_part. */
 extern void pgr_area_install(void);
 
-extern PgrSharedHeader *pgr_area_header;	/* NULL = not preloaded */
+extern PgrSharedHeader *pgr_area_header; /* NULL = not preloaded */
 
 extern LWLock *pgr_area_lock(PgrLockId id);
 
@@ -55,4 +56,4 @@ extern LWLock *pgr_area_lock(PgrLockId id);
  */
 extern void pgr_area_require(void);
 
-#endif							/* PGR_SHM_AREA_H */
+#endif /* PGR_SHM_AREA_H */

@@ -15,13 +15,13 @@
 
 typedef struct Chunk
 {
-	uint32		units;
-	uint32		left_units;		/* of the chunk to the left; 0 = none */
-	uint32		kind;			/* PgrMemoryKind */
-	uint32		magic;
+	uint32 units;
+	uint32 left_units; /* of the chunk to the left; 0 = none */
+	uint32 kind;       /* PgrMemoryKind */
+	uint32 magic;
 	/* while free only: */
-	PgrRef		next;
-	PgrRef		prev;
+	PgrRef next;
+	PgrRef prev;
 } Chunk;
 
 #define CHUNK_MAGIC 0x70677261
@@ -54,7 +54,7 @@ class_of(uint64 units, int *fl, int *sl)
 	}
 	else
 	{
-		int			high = pgr_bits_high(units);
+		int high = pgr_bits_high(units);
 
 		*fl = high - 3;
 		*sl = (int) (units >> (high - 4)) - PGR_ARENA_SL;
@@ -73,9 +73,9 @@ class_for(uint64 units, int *fl, int *sl)
 static void
 list_insert(PgrArena *arena, PgrRef ref)
 {
-	Chunk	   *chunk = chunk_at(arena, ref);
-	int			fl;
-	int			sl;
+	Chunk *chunk = chunk_at(arena, ref);
+	int fl;
+	int sl;
 
 	class_of(chunk->units, &fl, &sl);
 	chunk->kind = PGR_MEMORY_FREE;
@@ -91,9 +91,9 @@ list_insert(PgrArena *arena, PgrRef ref)
 static void
 list_remove(PgrArena *arena, PgrRef ref)
 {
-	Chunk	   *chunk = chunk_at(arena, ref);
-	int			fl;
-	int			sl;
+	Chunk *chunk = chunk_at(arena, ref);
+	int fl;
+	int sl;
 
 	class_of(chunk->units, &fl, &sl);
 	if (chunk->next)
@@ -117,9 +117,9 @@ list_remove(PgrArena *arena, PgrRef ref)
 static PgrRef
 list_find(PgrArena *arena, uint64 units)
 {
-	int			fl;
-	int			sl;
-	uint32		map;
+	int fl;
+	int sl;
+	uint32 map;
 
 	class_for(units, &fl, &sl);
 	if (fl >= PGR_ARENA_FL)
@@ -128,7 +128,8 @@ list_find(PgrArena *arena, uint64 units)
 	if (map == 0)
 	{
 		map = fl + 1 < PGR_ARENA_FL ?
-			arena->fl_bitmap & (~UINT32_C(0) << (fl + 1)) : 0;
+			arena->fl_bitmap & (~UINT32_C(0) << (fl + 1)) :
+			0;
 		if (map == 0)
 			return 0;
 		fl = pgr_bits_low(map);
@@ -140,7 +141,7 @@ list_find(PgrArena *arena, uint64 units)
 static void
 chunk_write(PgrArena *arena, PgrRef ref, uint64 units, uint32 left_units)
 {
-	Chunk	   *chunk = chunk_at(arena, ref);
+	Chunk *chunk = chunk_at(arena, ref);
 
 	chunk->units = (uint32) units;
 	chunk->left_units = left_units;
@@ -155,9 +156,9 @@ chunk_write(PgrArena *arena, PgrRef ref, uint64 units, uint32 left_units)
 static void
 chunk_cut(PgrArena *arena, PgrRef ref, uint64 units)
 {
-	Chunk	   *chunk = chunk_at(arena, ref);
-	uint64		rest = chunk->units - units;
-	PgrRef		right = ref + chunk->units;
+	Chunk *chunk = chunk_at(arena, ref);
+	uint64 rest = chunk->units - units;
+	PgrRef right = ref + chunk->units;
 
 	if (rest == 0)
 		return;
@@ -174,10 +175,10 @@ chunk_cut(PgrArena *arena, PgrRef ref, uint64 units)
 void
 pgr_arena_init(PgrArena *base, Size size)
 {
-	uint64		units = size / PGR_ARENA_UNIT;
-	uint64		head = (sizeof(PgrArena) + PGR_ARENA_UNIT - 1) / PGR_ARENA_UNIT;
-	uint64		body;
-	Chunk	   *sentinel;
+	uint64 units = size / PGR_ARENA_UNIT;
+	uint64 head = (sizeof(PgrArena) + PGR_ARENA_UNIT - 1) / PGR_ARENA_UNIT;
+	uint64 body;
+	Chunk *sentinel;
 
 	Assert(((uintptr_t) base & (PGR_ARENA_UNIT - 1)) == 0);
 	Assert(size >= PGR_ARENA_MIN_BYTES);
@@ -202,14 +203,14 @@ PgrRef
 pgr_arena_alloc(PgrArena *arena, Size size, PgrMemoryKind kind,
 				bool last_resort)
 {
-	uint64		units = units_for(size);
-	PgrRef		ref;
-	Chunk	   *chunk;
+	uint64 units = units_for(size);
+	PgrRef ref;
+	Chunk *chunk;
 
 	if (size >= (Size) arena->units * PGR_ARENA_UNIT)
 		return 0;
-	if (!last_resort && arena->kind_units[PGR_MEMORY_FREE] <
-		units + arena->reserve_units)
+	if (!last_resort &&
+		arena->kind_units[PGR_MEMORY_FREE] < units + arena->reserve_units)
 		return 0;
 	ref = list_find(arena, units);
 	if (ref == 0)
@@ -227,10 +228,10 @@ pgr_arena_alloc(PgrArena *arena, Size size, PgrMemoryKind kind,
 void
 pgr_arena_free(PgrArena *arena, PgrRef ref)
 {
-	Chunk	   *chunk = chunk_at(arena, ref);
-	uint64		units = chunk->units;
-	uint32		left_units = chunk->left_units;
-	PgrRef		right = ref + chunk->units;
+	Chunk *chunk = chunk_at(arena, ref);
+	uint64 units = chunk->units;
+	uint32 left_units = chunk->left_units;
+	PgrRef right = ref + chunk->units;
 
 	Assert(chunk->magic == CHUNK_MAGIC && chunk->kind != PGR_MEMORY_FREE);
 	arena->kind_units[chunk->kind] -= units;
@@ -259,9 +260,9 @@ pgr_arena_free(PgrArena *arena, PgrRef ref)
 void
 pgr_arena_shrink(PgrArena *arena, PgrRef ref, Size size)
 {
-	Chunk	   *chunk = chunk_at(arena, ref);
-	uint64		units = units_for(size);
-	uint64		rest;
+	Chunk *chunk = chunk_at(arena, ref);
+	uint64 units = units_for(size);
+	uint64 rest;
 
 	Assert(chunk->magic == CHUNK_MAGIC && chunk->kind != PGR_MEMORY_FREE);
 	Assert(units <= chunk->units);
@@ -274,7 +275,7 @@ pgr_arena_shrink(PgrArena *arena, PgrRef ref, Size size)
 void
 pgr_arena_set_kind(PgrArena *arena, PgrRef ref, PgrMemoryKind kind)
 {
-	Chunk	   *chunk = chunk_at(arena, ref);
+	Chunk *chunk = chunk_at(arena, ref);
 
 	arena->kind_units[chunk->kind] -= chunk->units;
 	arena->kind_units[kind] += chunk->units;
@@ -296,8 +297,8 @@ pgr_arena_payload_bytes(PgrArena *arena, PgrRef ref)
 Size
 pgr_arena_largest_free(PgrArena *arena)
 {
-	Size		largest = 0;
-	int			fl;
+	Size largest = 0;
+	int fl;
 
 	if (arena->fl_bitmap == 0)
 		return 0;

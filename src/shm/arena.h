@@ -21,17 +21,17 @@ typedef uint32 PgrRef;
 
 #define PGR_ARENA_UNIT 64
 #define PGR_ARENA_MIN_BYTES (1024 * 1024)
-#define PGR_CHUNK_HEADER 16		/* payload starts here inside its chunk */
+#define PGR_CHUNK_HEADER 16 /* payload starts here inside its chunk */
 
 /* What a chunk holds, for the books of registry.memory. */
 typedef enum PgrMemoryKind
 {
 	PGR_MEMORY_FREE,
-	PGR_MEMORY_ROOT,			/* roots and pages */
-	PGR_MEMORY_BLOCK,			/* published and retired blocks */
-	PGR_MEMORY_RESERVED,		/* blocks, roots, pages of commits under way */
-	PGR_MEMORY_PENDING,			/* changes of open transactions */
-	PGR_MEMORY_OVERHEAD,		/* the arena's own tables */
+	PGR_MEMORY_ROOT,     /* roots and pages */
+	PGR_MEMORY_BLOCK,    /* published and retired blocks */
+	PGR_MEMORY_RESERVED, /* blocks, roots, pages of commits under way */
+	PGR_MEMORY_PENDING,  /* changes of open transactions */
+	PGR_MEMORY_OVERHEAD, /* the arena's own tables */
 	PGR_MEMORY_KINDS
 } PgrMemoryKind;
 
@@ -47,12 +47,12 @@ typedef enum PgrMemoryKind
  */
 typedef struct PgrArena
 {
-	uint64		units;			/* all of it, this head included */
-	uint64		kind_units[PGR_MEMORY_KINDS];
-	uint64		reserve_units;	/* only for callers that give memory back */
-	uint32		fl_bitmap;
-	uint32		sl_bitmap[PGR_ARENA_FL];
-	PgrRef		heads[PGR_ARENA_FL][PGR_ARENA_SL];
+	uint64 units; /* all of it, this head included */
+	uint64 kind_units[PGR_MEMORY_KINDS];
+	uint64 reserve_units; /* only for callers that give memory back */
+	uint32 fl_bitmap;
+	uint32 sl_bitmap[PGR_ARENA_FL];
+	PgrRef heads[PGR_ARENA_FL][PGR_ARENA_SL];
 } PgrArena;
 
 /* "size" bytes at "base" become an arena; base is 64-byte aligned. */
@@ -98,4 +98,4 @@ pgr_arena_ref(const PgrArena *arena, const void *payload)
 					 PGR_ARENA_UNIT);
 }
 
-#endif							/* PGR_SHM_ARENA_H */
+#endif /* PGR_SHM_ARENA_H */

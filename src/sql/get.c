@@ -51,7 +51,7 @@ find_fast(FunctionCallInfo fcinfo, PgrText key, const PgrBlock **block,
 static bool
 find(FunctionCallInfo fcinfo, PgrValueType *type, PgrValue *value)
 {
-	PgrText		key = pgr_text(PG_GETARG_DATUM(1));
+	PgrText key = pgr_text(PG_GETARG_DATUM(1));
 	const PgrBlock *block;
 	const PgrSlot *slot;
 
@@ -75,7 +75,7 @@ pgr_sql_get_float8(PG_FUNCTION_ARGS)
 	const PgrBlock *block;
 	const PgrSlot *slot;
 	PgrValueType type;
-	PgrValue	value;
+	PgrValue value;
 
 	if (likely(find_fast(fcinfo, pgr_text(PG_GETARG_DATUM(1)), &block,
 						 &slot) == FOUND))
@@ -93,7 +93,7 @@ Datum
 pgr_sql_get_numeric(PG_FUNCTION_ARGS)
 {
 	PgrValueType type;
-	PgrValue	value;
+	PgrValue value;
 
 	if (!find(fcinfo, &type, &value))
 		PG_RETURN_NULL();
@@ -104,7 +104,7 @@ Datum
 pgr_sql_get_text(PG_FUNCTION_ARGS)
 {
 	PgrValueType type;
-	PgrValue	value;
+	PgrValue value;
 
 	if (!find(fcinfo, &type, &value))
 		PG_RETURN_NULL();
@@ -115,7 +115,7 @@ Datum
 pgr_sql_get(PG_FUNCTION_ARGS)
 {
 	PgrValueType type;
-	PgrValue	value;
+	PgrValue value;
 
 	if (!find(fcinfo, &type, &value))
 		PG_RETURN_NULL();

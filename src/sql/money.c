@@ -20,8 +20,8 @@ PG_FUNCTION_INFO_V1(pgr_sql_round_money);
 static int
 units_of(PgrText currency)
 {
-	int			units = currency.len == 3 ?
-		pgr_iso4217_minor_units(currency.data) : PGR_MINOR_UNITS_UNKNOWN;
+	int units = currency.len == 3 ? pgr_iso4217_minor_units(currency.data) :
+									PGR_MINOR_UNITS_UNKNOWN;
 
 	if (units == PGR_MINOR_UNITS_UNKNOWN)
 		ereport(ERROR,
@@ -37,7 +37,7 @@ units_of(PgrText currency)
 Datum
 pgr_sql_minor_units(PG_FUNCTION_ARGS)
 {
-	int			units = units_of(pgr_text(PG_GETARG_DATUM(0)));
+	int units = units_of(pgr_text(PG_GETARG_DATUM(0)));
 
 	if (units == PGR_MINOR_UNITS_NONE)
 		PG_RETURN_NULL();
@@ -54,7 +54,7 @@ numeric_one(void)
 static Datum
 unit_of(int places)
 {
-	char		text[32];
+	char text[32];
 
 	snprintf(text, sizeof(text), "1e-%d", places);
 	return DirectFunctionCall3(numeric_in, CStringGetDatum(text),
@@ -66,34 +66,33 @@ unit_of(int places)
 static int
 compare_with_half(Datum amount, Datum truncated, int places)
 {
-	Datum		rest = DirectFunctionCall1(numeric_abs,
-										   DirectFunctionCall2(numeric_sub,
-															   amount,
-															   truncated));
-	Datum		twice = DirectFunctionCall2(numeric_add, rest, rest);
+	Datum rest = DirectFunctionCall1(numeric_abs,
+									 DirectFunctionCall2(numeric_sub, amount,
+														 truncated));
+	Datum twice = DirectFunctionCall2(numeric_add, rest, rest);
 
-	return DatumGetInt32(DirectFunctionCall2(numeric_cmp, twice,
-											 unit_of(places)));
+	return DatumGetInt32(
+		DirectFunctionCall2(numeric_cmp, twice, unit_of(places)));
 }
 
 static bool
 is_odd(Datum truncated, int places)
 {
-	Datum		units = DirectFunctionCall2(numeric_div_trunc, truncated,
-											unit_of(places));
-	Datum		two = DirectFunctionCall2(numeric_add, numeric_one(),
-										  numeric_one());
-	Datum		rest = DirectFunctionCall2(numeric_mod, units, two);
+	Datum units = DirectFunctionCall2(numeric_div_trunc, truncated,
+									  unit_of(places));
+	Datum two = DirectFunctionCall2(numeric_add, numeric_one(), numeric_one());
+	Datum rest = DirectFunctionCall2(numeric_mod, units, two);
 
-	return DatumGetInt32(DirectFunctionCall2(numeric_cmp, rest,
-											 NumericGetDatum(int64_to_numeric(0)))) != 0;
+	return DatumGetInt32(
+			   DirectFunctionCall2(numeric_cmp, rest,
+								   NumericGetDatum(int64_to_numeric(0)))) != 0;
 }
 
 /* One unit further from zero. */
 static Datum
 away(Datum amount, Datum truncated, int places)
 {
-	Datum		sign = DirectFunctionCall1(numeric_sign, amount);
+	Datum sign = DirectFunctionCall1(numeric_sign, amount);
 
 	return DirectFunctionCall2(numeric_add, truncated,
 							   DirectFunctionCall2(numeric_mul, sign,
@@ -103,9 +102,9 @@ away(Datum amount, Datum truncated, int places)
 static Datum
 round_to(Datum amount, int places, const char *mode)
 {
-	Datum		truncated = DirectFunctionCall2(numeric_trunc, amount,
-												Int32GetDatum(places));
-	int			half;
+	Datum truncated = DirectFunctionCall2(numeric_trunc, amount,
+										  Int32GetDatum(places));
+	int half;
 
 	/* PostgreSQL's own round() rounds half away from zero */
 	if (strcmp(mode, "half_up") == 0)
@@ -114,9 +113,10 @@ round_to(Datum amount, int places, const char *mode)
 	if (strcmp(mode, "down") == 0)
 		return truncated;
 	if (strcmp(mode, "up") == 0)
-		return DatumGetInt32(DirectFunctionCall2(numeric_cmp, amount,
-												 truncated)) == 0 ?
-			truncated : away(amount, truncated, places);
+		return DatumGetInt32(
+				   DirectFunctionCall2(numeric_cmp, amount, truncated)) == 0 ?
+			truncated :
+			away(amount, truncated, places);
 	if (strcmp(mode, "half_even") != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -135,10 +135,10 @@ round_to(Datum amount, int places, const char *mode)
 Datum
 pgr_sql_round_money(PG_FUNCTION_ARGS)
 {
-	Datum		amount = PG_GETARG_DATUM(0);
-	PgrText		currency = pgr_text(PG_GETARG_DATUM(1));
-	char	   *mode = text_to_cstring(PG_GETARG_TEXT_PP(2));
-	int			units = units_of(currency);
+	Datum amount = PG_GETARG_DATUM(0);
+	PgrText currency = pgr_text(PG_GETARG_DATUM(1));
+	char *mode = text_to_cstring(PG_GETARG_TEXT_PP(2));
+	int units = units_of(currency);
 
 	if (units == PGR_MINOR_UNITS_NONE)
 		ereport(ERROR,

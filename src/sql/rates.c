@@ -45,21 +45,21 @@ PG_FUNCTION_INFO_V1(pgr_sql_set_rates);
 /* What a call knows for one pin. */
 typedef struct RatesReader
 {
-	uint64		token;			/* of the pin; PGR_NO_TOKEN = ask again */
+	uint64 token; /* of the pin; PGR_NO_TOKEN = ask again */
 	const PgrBlock *block;
-	const PgrRatesInfo *info;	/* NULL: no set was ever published */
-	PgrStaleReason stale;		/* of the set */
-	bool		simple;			/* nothing can be refused for being stale */
-	const PgrSlot *to;			/* of a constant second currency */
-	bool		to_is_constant;
+	const PgrRatesInfo *info; /* NULL: no set was ever published */
+	PgrStaleReason stale;     /* of the set */
+	bool simple;              /* nothing can be refused for being stale */
+	const PgrSlot *to;        /* of a constant second currency */
+	bool to_is_constant;
 	/* numeric rates already computed, by pair of slots */
 	struct
 	{
 		const PgrSlot *from;
 		const PgrSlot *to;
-		Numeric		rate;
-	}			pairs[CACHED_PAIRS];
-	MemoryContext memory;		/* of the pairs */
+		Numeric rate;
+	} pairs[CACHED_PAIRS];
+	MemoryContext memory; /* of the pairs */
 } RatesReader;
 
 /* ------------------------------------------------------------------------
@@ -70,7 +70,7 @@ typedef struct RatesReader
 static bool
 argument_is_constant(FmgrInfo *flinfo, int argument)
 {
-	Node	   *expression = flinfo->fn_expr;
+	Node *expression = flinfo->fn_expr;
 
 	if (expression == NULL || !IsA(expression, FuncExpr) ||
 		list_length(((FuncExpr *) expression)->args) <= argument)
@@ -100,7 +100,8 @@ reader_resolve(RatesReader *reader)
 	reader->token = PGR_NO_TOKEN;
 	reader->block = pgr_rates_block();
 	reader->info = pgr_rates_info(reader->block);
-	reader->stale = reader->info == NULL ? PGR_STALE_NO :
+	reader->stale = reader->info == NULL ?
+		PGR_STALE_NO :
 		pgr_rates_stale(reader->info, pgr_pin()->at);
 	reader->simple = reader->info != NULL &&
 		pgr_settings.rates_on_stale == PGR_ON_STALE_SERVE;
@@ -179,7 +180,7 @@ is_lower_case_code(PgrText code, char upper[PGR_CURRENCY_LEN + 1])
 static void
 check_code(PgrText code)
 {
-	char		upper[PGR_CURRENCY_LEN + 1];
+	char upper[PGR_CURRENCY_LEN + 1];
 
 	if (likely(is_code(code)))
 		return;
@@ -220,8 +221,8 @@ refuse_stale(const RatesReader *reader, PgrStaleReason reason)
 
 typedef enum Answer
 {
-	ANSWER_RATE,				/* r(to) / r(from) of the two slots */
-	ANSWER_ONE,					/* one currency, known but not in the set */
+	ANSWER_RATE, /* r(to) / r(from) of the two slots */
+	ANSWER_ONE,  /* one currency, known but not in the set */
 	ANSWER_NULL
 } Answer;
 
@@ -229,7 +230,7 @@ static PgrStaleReason
 slot_stale(const RatesReader *reader, const PgrSlot *slot)
 {
 	return (slot->flags & PGR_SLOT_MISSING) ? PGR_STALE_MISSING :
-		reader->stale;
+											  reader->stale;
 }
 
 /* True: NULL is the answer.  ERROR if that is the policy. */
@@ -283,7 +284,7 @@ slot_numeric(const PgrBlock *block, const PgrSlot *slot)
 static Numeric
 copy_numeric(Numeric n)
 {
-	Numeric		copy = palloc(VARSIZE(n));
+	Numeric copy = palloc(VARSIZE(n));
 
 	memcpy(copy, n, VARSIZE(n));
 	return copy;
@@ -297,8 +298,7 @@ is_base(const RatesReader *reader, const PgrSlot *slot)
 }
 
 static Numeric
-compute_rate(const RatesReader *reader, const PgrSlot *from,
-			 const PgrSlot *to)
+compute_rate(const RatesReader *reader, const PgrSlot *from, const PgrSlot *to)
 {
 	if (from == to)
 		return int64_to_numeric(1);
@@ -313,7 +313,7 @@ static Numeric
 cached_rate(RatesReader *reader, const PgrSlot *from, const PgrSlot *to)
 {
 	const PgrSlot *slots = pgr_block_slots(reader->block);
-	Size		i = ((from - slots) * 31 + (to - slots)) % CACHED_PAIRS;
+	Size i = ((from - slots) * 31 + (to - slots)) % CACHED_PAIRS;
 	MemoryContext caller;
 
 	if (likely(reader->pairs[i].from == from && reader->pairs[i].to == to))
@@ -331,7 +331,7 @@ Datum
 pgr_sql_rate_float8(PG_FUNCTION_ARGS)
 {
 	RatesReader *reader = reader_of(fcinfo, 1);
-	PgrText		from = pgr_text(PG_GETARG_DATUM(0));
+	PgrText from = pgr_text(PG_GETARG_DATUM(0));
 	const PgrSlot *from_slot = NULL;
 	const PgrSlot *to_slot = reader->to;
 
@@ -340,7 +340,7 @@ pgr_sql_rate_float8(PG_FUNCTION_ARGS)
 		from_slot = pgr_block_find(reader->block, from.data, from.len);
 		if (unlikely(to_slot == NULL))
 		{
-			PgrText		to = pgr_text(PG_GETARG_DATUM(1));
+			PgrText to = pgr_text(PG_GETARG_DATUM(1));
 
 			to_slot = pgr_block_find(reader->block, to.data, to.len);
 			if (reader->to_is_constant)
@@ -370,11 +370,11 @@ pgr_sql_rate_float8(PG_FUNCTION_ARGS)
 /* Positions of the arguments that rate and convert share. */
 typedef struct Positions
 {
-	int			from;
-	int			on_date;
-	int			missing_ok;
-	int			max_age;
-	int			rates;
+	int from;
+	int on_date;
+	int missing_ok;
+	int max_age;
+	int rates;
 } Positions;
 
 static void
@@ -389,7 +389,7 @@ refuse_on_date(void)
 static void
 check_rates_name(Datum rates)
 {
-	PgrText		name = pgr_text(rates);
+	PgrText name = pgr_text(rates);
 
 	if (unlikely(name.len != strlen(PGR_RATES_NAME) ||
 				 memcmp(name.data, PGR_RATES_NAME, name.len) != 0))
@@ -427,9 +427,9 @@ static Numeric
 rate_of_call(FunctionCallInfo fcinfo, const Positions *at)
 {
 	RatesReader *reader;
-	PgrText		from;
-	PgrText		to;
-	bool		missing_ok;
+	PgrText from;
+	PgrText to;
+	bool missing_ok;
 	const PgrSlot *from_slot;
 	const PgrSlot *to_slot;
 
@@ -463,7 +463,7 @@ Datum
 pgr_sql_rate(PG_FUNCTION_ARGS)
 {
 	static const Positions positions = {0, 2, 3, 4, 5};
-	Numeric		rate = rate_of_call(fcinfo, &positions);
+	Numeric rate = rate_of_call(fcinfo, &positions);
 
 	if (rate == NULL)
 		PG_RETURN_NULL();
@@ -474,8 +474,8 @@ Datum
 pgr_sql_convert(PG_FUNCTION_ARGS)
 {
 	static const Positions positions = {1, 4, 5, 6, 7};
-	Numeric		rate;
-	Datum		result;
+	Numeric rate;
+	Datum result;
 
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
@@ -501,17 +501,16 @@ Datum
 pgr_sql_quote(PG_FUNCTION_ARGS)
 {
 	RatesReader *reader;
-	PgrText		from;
-	PgrText		to;
+	PgrText from;
+	PgrText to;
 	const PgrSlot *from_slot;
 	const PgrSlot *to_slot;
-	TupleDesc	description;
-	Datum		values[QUOTE_COLUMNS] = {0};
-	bool		nulls[QUOTE_COLUMNS] = {0};
-	Answer		answer;
+	TupleDesc description;
+	Datum values[QUOTE_COLUMNS] = {0};
+	bool nulls[QUOTE_COLUMNS] = {0};
+	Answer answer;
 
-	if (get_call_result_type(fcinfo, NULL, &description) !=
-		TYPEFUNC_COMPOSITE)
+	if (get_call_result_type(fcinfo, NULL, &description) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	if (!PG_ARGISNULL(2))
 		refuse_on_date();
@@ -531,22 +530,23 @@ pgr_sql_quote(PG_FUNCTION_ARGS)
 	if (reader->info == NULL)
 		refuse_no_set();
 
-	values[0] = NumericGetDatum(answer == ANSWER_ONE ? int64_to_numeric(1) :
-								copy_numeric(compute_rate(reader, from_slot,
-														  to_slot)));
+	values[0] = NumericGetDatum(
+		answer == ANSWER_ONE ?
+			int64_to_numeric(1) :
+			copy_numeric(compute_rate(reader, from_slot, to_slot)));
 	values[1] = PointerGetDatum(cstring_to_text_with_len(from.data, from.len));
 	values[2] = PointerGetDatum(cstring_to_text_with_len(to.data, to.len));
 	values[3] = CStringGetTextDatum(reader->info->base);
 	values[4] = DateADTGetDatum(reader->info->value_date);
 	values[5] = TimestampTzGetDatum(reader->info->fetched_at);
 	values[6] = CStringGetTextDatum(reader->info->source);
-	nulls[7] = true;			/* rate_set: until rate sets exist */
-	values[8] = BoolGetDatum(reader->stale != PGR_STALE_NO ||
-							 (answer == ANSWER_RATE &&
-							  ((from_slot->flags | to_slot->flags) &
-							   PGR_SLOT_MISSING) != 0));
-	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(description),
-													  values, nulls)));
+	nulls[7] = true; /* rate_set: until rate sets exist */
+	values[8] = BoolGetDatum(
+		reader->stale != PGR_STALE_NO ||
+		(answer == ANSWER_RATE &&
+		 ((from_slot->flags | to_slot->flags) & PGR_SLOT_MISSING) != 0));
+	PG_RETURN_DATUM(HeapTupleGetDatum(
+		heap_form_tuple(BlessTupleDesc(description), values, nulls)));
 }
 
 /* ------------------------------------------------------------------------
@@ -557,20 +557,22 @@ pgr_sql_quote(PG_FUNCTION_ARGS)
 static Numeric
 rate_member(const char *code, JsonbValue *member)
 {
-	Numeric		rate = NULL;
+	Numeric rate = NULL;
 
 	if (member->type == jbvNumeric)
 		rate = member->val.numeric;
 	else if (member->type == jbvString)
 		rate = DatumGetNumeric(
 			DirectFunctionCall3(numeric_in,
-								CStringGetDatum(pnstrdup(member->val.string.val,
-														 member->val.string.len)),
+								CStringGetDatum(
+									pnstrdup(member->val.string.val,
+											 member->val.string.len)),
 								ObjectIdGetDatum(InvalidOid),
 								Int32GetDatum(-1)));
 	if (rate == NULL || numeric_is_nan(rate) || numeric_is_inf(rate) ||
-		DatumGetInt32(DirectFunctionCall2(numeric_cmp, NumericGetDatum(rate),
-										  NumericGetDatum(int64_to_numeric(0)))) <= 0)
+		DatumGetInt32(
+			DirectFunctionCall2(numeric_cmp, NumericGetDatum(rate),
+								NumericGetDatum(int64_to_numeric(0)))) <= 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the rate of %s is not a positive number", code)));
@@ -581,9 +583,9 @@ static void
 check_base_member(const PgrRateSet *set, const PgrRate *rate)
 {
 	if (strcmp(rate->code, set->base) == 0 &&
-		DatumGetInt32(DirectFunctionCall2(numeric_cmp,
-										  NumericGetDatum(rate->value),
-										  NumericGetDatum(int64_to_numeric(1)))) != 0)
+		DatumGetInt32(
+			DirectFunctionCall2(numeric_cmp, NumericGetDatum(rate->value),
+								NumericGetDatum(int64_to_numeric(1)))) != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the rate of the base %s must be 1", set->base)));
@@ -593,8 +595,8 @@ static void
 fill_set(PgrRateSet *set, Jsonb *rates)
 {
 	JsonbIterator *iterator;
-	JsonbValue	key;
-	JsonbValue	member;
+	JsonbValue key;
+	JsonbValue member;
 
 	if (!JB_ROOT_IS_OBJECT(rates) || JB_ROOT_COUNT(rates) == 0)
 		ereport(ERROR,
@@ -610,8 +612,8 @@ fill_set(PgrRateSet *set, Jsonb *rates)
 	(void) JsonbIteratorNext(&iterator, &key, true);
 	while (JsonbIteratorNext(&iterator, &key, true) == WJB_KEY)
 	{
-		PgrRate    *rate = &set->rates[set->nrates++];
-		PgrText		code = {key.val.string.val, key.val.string.len};
+		PgrRate *rate = &set->rates[set->nrates++];
+		PgrText code = {key.val.string.val, key.val.string.len};
 
 		check_code(code);
 		memcpy(rate->code, code.data, PGR_CURRENCY_LEN);
@@ -626,8 +628,8 @@ Datum
 pgr_sql_set_rates(PG_FUNCTION_ARGS)
 {
 	static const char *const names[] = {"base", "rates", "value_date", "name"};
-	PgrRateSet	set = {.source = "set_rates"};
-	PgrText		base;
+	PgrRateSet set = {.source = "set_rates"};
+	PgrText base;
 
 	pgr_write_allowed_here("registry.set_rates()");
 	for (int i = 0; i < (int) lengthof(names); i++)
@@ -649,5 +651,5 @@ pgr_sql_set_rates(PG_FUNCTION_ARGS)
 	fill_set(&set, PG_GETARG_JSONB_P(1));
 	pgr_write_lock_rates();
 	pgr_rates_set(&set);
-	PG_RETURN_NULL();			/* rate_set: until rate sets exist */
+	PG_RETURN_NULL(); /* rate_set: until rate sets exist */
 }

@@ -60,7 +60,7 @@ check_key(PgrText key)
 static PgrText
 key_argument(FunctionCallInfo fcinfo)
 {
-	PgrText		key;
+	PgrText key;
 
 	refuse_null(fcinfo, 1, "the key");
 	key = pgr_text(PG_GETARG_DATUM(1));
@@ -85,8 +85,8 @@ not_yet(const char *what, const char *hint)
 static void
 refuse_unsupported_options(FunctionCallInfo fcinfo)
 {
-	char	   *keys = text_to_cstring(PG_GETARG_TEXT_PP(2));
-	char	   *on_stale = text_to_cstring(PG_GETARG_TEXT_PP(5));
+	char *keys = text_to_cstring(PG_GETARG_TEXT_PP(2));
+	char *on_stale = text_to_cstring(PG_GETARG_TEXT_PP(5));
 
 	if (strcmp(keys, "duplicate") == 0)
 		not_yet("keys => 'duplicate'", NULL);
@@ -95,8 +95,9 @@ refuse_unsupported_options(FunctionCallInfo fcinfo)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("keys must be 'unique', not \"%s\"", keys)));
 	if (PG_GETARG_BOOL(3))
-		not_yet("a durable registry",
-				"Create it with durable => false: its contents end with the server.");
+		not_yet(
+			"a durable registry",
+			"Create it with durable => false: its contents end with the server.");
 	if (!PG_ARGISNULL(4))
 		not_yet("max_age", NULL);
 	if (strcmp(on_stale, "null") == 0 || strcmp(on_stale, "error") == 0)
@@ -169,11 +170,10 @@ value_type_argument(Oid type)
 Datum
 pgr_sql_create_registry(PG_FUNCTION_ARGS)
 {
-	static const char *const names[] = {
-		"the registry name", "value_type", "keys", "durable", NULL, "on_stale",
-		"notify", "if_not_exists"
-	};
-	PgrText		name;
+	static const char *const names[] =
+		{"the registry name", "value_type", "keys",         "durable", NULL,
+		 "on_stale",          "notify",     "if_not_exists"};
+	PgrText name;
 	PgrRegistryName registry;
 	PgrDefinition existing;
 	PgrDefinition definition = {.kind = PGR_BLOCK_REGISTRY};
@@ -205,7 +205,7 @@ pgr_sql_create_registry(PG_FUNCTION_ARGS)
 Datum
 pgr_sql_drop_registry(PG_FUNCTION_ARGS)
 {
-	PgrText		name;
+	PgrText name;
 	PgrRegistryName registry;
 	PgrDefinition existing;
 
@@ -266,11 +266,11 @@ refuse_null_value(FunctionCallInfo fcinfo)
 Datum
 pgr_sql_put(PG_FUNCTION_ARGS)
 {
-	PgrText		name = name_argument(fcinfo);
-	PgrText		key = key_argument(fcinfo);
+	PgrText name = name_argument(fcinfo);
+	PgrText key = key_argument(fcinfo);
 	PgrRegistryName registry;
 	PgrDefinition definition;
-	PgrValue	value;
+	PgrValue value;
 	TimestampTz expires_at;
 
 	refuse_null_value(fcinfo);
@@ -285,12 +285,12 @@ pgr_sql_put(PG_FUNCTION_ARGS)
 Datum
 pgr_sql_put_any(PG_FUNCTION_ARGS)
 {
-	PgrText		name = name_argument(fcinfo);
-	PgrText		key = key_argument(fcinfo);
-	Oid			type = get_fn_expr_argtype(fcinfo->flinfo, 2);
+	PgrText name = name_argument(fcinfo);
+	PgrText key = key_argument(fcinfo);
+	Oid type = get_fn_expr_argtype(fcinfo->flinfo, 2);
 	PgrRegistryName registry;
 	PgrDefinition definition;
-	PgrValue	value;
+	PgrValue value;
 	TimestampTz expires_at;
 
 	refuse_null_value(fcinfo);
@@ -309,8 +309,8 @@ pgr_sql_put_any(PG_FUNCTION_ARGS)
 Datum
 pgr_sql_delete(PG_FUNCTION_ARGS)
 {
-	PgrText		name = name_argument(fcinfo);
-	PgrText		key;
+	PgrText name = name_argument(fcinfo);
+	PgrText key;
 	PgrRegistryName registry;
 	PgrDefinition definition;
 
@@ -328,8 +328,8 @@ static void
 put_member(const PgrRegistryName *registry, PgrValueType type,
 		   const JsonbValue *key_value, JsonbValue *member)
 {
-	PgrText		key = {key_value->val.string.val, key_value->val.string.len};
-	PgrValue	value;
+	PgrText key = {key_value->val.string.val, key_value->val.string.len};
+	PgrValue value;
 
 	check_key(key);
 	if (member->type == jbvNull && type != PGR_TYPE_JSONB)
@@ -345,15 +345,15 @@ put_member(const PgrRegistryName *registry, PgrValueType type,
 Datum
 pgr_sql_put_many(PG_FUNCTION_ARGS)
 {
-	PgrText		name = name_argument(fcinfo);
+	PgrText name = name_argument(fcinfo);
 	PgrRegistryName registry;
 	PgrDefinition definition;
-	Jsonb	   *entries;
+	Jsonb *entries;
 	JsonbIterator *iterator;
 	JsonbIteratorToken token;
-	JsonbValue	key;
-	JsonbValue	member;
-	int64		n = 0;
+	JsonbValue key;
+	JsonbValue member;
+	int64 n = 0;
 
 	refuse_null(fcinfo, 1, "entries");
 	refuse_null(fcinfo, 2, "replace");

@@ -25,10 +25,10 @@ PG_FUNCTION_INFO_V1(pgr_sql_status);
 /* One result column after the other, by the names in the install script. */
 typedef struct Row
 {
-	TupleDesc	description;
-	Datum	   *values;
-	bool	   *nulls;
-	int			next;
+	TupleDesc description;
+	Datum *values;
+	bool *nulls;
+	int next;
 } Row;
 
 static void
@@ -43,7 +43,7 @@ add(Row *row, Datum value, bool isnull)
 static void
 add_text(Row *row, const char *text)
 {
-	bool		isnull = text == NULL || text[0] == '\0';
+	bool isnull = text == NULL || text[0] == '\0';
 
 	add(row, isnull ? (Datum) 0 : CStringGetTextDatum(text), isnull);
 }
@@ -70,7 +70,7 @@ add_number(Row *row, int number)
 static void
 add_scheduler(Row *row, const PgrSharedRefresh *refresh)
 {
-	Interval   *duration = palloc0(sizeof(Interval));
+	Interval *duration = palloc0(sizeof(Interval));
 
 	duration->time = refresh->duration_us;
 	add_number(row, refresh->scheduler_pid);
@@ -100,7 +100,7 @@ add_scheduler(Row *row, const PgrSharedRefresh *refresh)
 static void
 find_oldest_pin(uint64 *generation, int *pid)
 {
-	uint32		lines = pg_atomic_read_u32(&pgr_image->lines_high);
+	uint32 lines = pg_atomic_read_u32(&pgr_image->lines_high);
 
 	*generation = 0;
 	*pid = 0;
@@ -110,7 +110,7 @@ find_oldest_pin(uint64 *generation, int *pid)
 
 		for (int p = 0; p < PGR_LINE_PINS; p++)
 		{
-			uint64		pinned = pg_atomic_read_u64(&line->pins[p]);
+			uint64 pinned = pg_atomic_read_u64(&line->pins[p]);
 
 			if (pinned == 0 || (*generation != 0 && pinned >= *generation))
 				continue;
@@ -123,11 +123,11 @@ find_oldest_pin(uint64 *generation, int *pid)
 static void
 add_image(Row *row)
 {
-	PgrArena   *arena = pgr_image_arena(pgr_image);
-	uint64		total;
-	uint64		free_bytes;
-	uint64		oldest;
-	int			pid;
+	PgrArena *arena = pgr_image_arena(pgr_image);
+	uint64 total;
+	uint64 free_bytes;
+	uint64 oldest;
+	int pid;
 
 	LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_SHARED);
 	total = arena->units * PGR_ARENA_UNIT;
@@ -174,7 +174,7 @@ advice(const PgrSharedRefresh *refresh)
 Datum
 pgr_sql_status(PG_FUNCTION_ARGS)
 {
-	Row			row = {0};
+	Row row = {0};
 	PgrSharedRefresh refresh;
 
 	if (get_call_result_type(fcinfo, NULL, &row.description) !=
@@ -185,7 +185,9 @@ pgr_sql_status(PG_FUNCTION_ARGS)
 	memset(row.nulls, true, row.description->natts * sizeof(bool));
 	add(&row, BoolGetDatum(pgr_area_header != NULL), false);
 	if (pgr_area_header == NULL)
-		add_text(&row, "Add \"shared_preload_libraries = 'pg_registry'\" to postgresql.conf and restart the server.");
+		add_text(
+			&row,
+			"Add \"shared_preload_libraries = 'pg_registry'\" to postgresql.conf and restart the server.");
 	else
 	{
 		pgr_refresh_state_snapshot(&refresh);
@@ -194,7 +196,7 @@ pgr_sql_status(PG_FUNCTION_ARGS)
 		add_image(&row);
 		add_log(&row);
 	}
-	PG_RETURN_DATUM(HeapTupleGetDatum(
-		heap_form_tuple(BlessTupleDesc(row.description), row.values,
-						row.nulls)));
+	PG_RETURN_DATUM(
+		HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(row.description),
+										  row.values, row.nulls)));
 }

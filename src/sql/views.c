@@ -55,7 +55,7 @@ pgr_sql_entries(PG_FUNCTION_ARGS)
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	const PgrBlock *block;
 	const PgrSlot *slot;
-	uint64		position = 0;
+	uint64 position = 0;
 
 	InitMaterializedSRF(fcinfo, 0);
 	block = pgr_reader_block(pgr_text(PG_GETARG_DATUM(0)));
@@ -64,9 +64,9 @@ pgr_sql_entries(PG_FUNCTION_ARGS)
 	while ((slot = pgr_block_next(block, &position)) != NULL)
 	{
 		const PgrItem *item = pgr_block_item(block, slot);
-		Datum		values[5] = {0};
-		bool		nulls[5] = {0};
-		PgrValue	value;
+		Datum values[5] = {0};
+		bool nulls[5] = {0};
+		PgrValue value;
 
 		CHECK_FOR_INTERRUPTS();
 		if (pgr_reader_expired(slot->expires_at))
@@ -76,7 +76,7 @@ pgr_sql_entries(PG_FUNCTION_ARGS)
 			cstring_to_text_with_len(pgr_block_key(block, slot),
 									 slot->key_len));
 		values[1] = pgr_value_to_jsonb(block->definition.value_type, &value);
-		nulls[2] = true;		/* owner_pid: until registrations exist */
+		nulls[2] = true; /* owner_pid: until registrations exist */
 		values[3] = optional_timestamp(item->updated_at, &nulls[3]);
 		values[4] = optional_timestamp(slot->expires_at, &nulls[4]);
 		tuplestore_putvalues(result->setResult, result->setDesc, values,
@@ -131,16 +131,18 @@ static void
 put_registry(ReturnSetInfo *result, const PgrBlock *block,
 			 const PgrDefinition *definition)
 {
-	Datum		values[REGISTRY_COLUMNS] = {0};
-	bool		nulls[REGISTRY_COLUMNS] = {0};
+	Datum values[REGISTRY_COLUMNS] = {0};
+	bool nulls[REGISTRY_COLUMNS] = {0};
 	const PgrRatesInfo *info = definition->kind == PGR_BLOCK_RATES ?
-		pgr_rates_info(block) : NULL;
+		pgr_rates_info(block) :
+		NULL;
 
 	if (!pgr_reader_allowed(definition))
 		return;
-	values[0] = PointerGetDatum(cstring_to_text_with_len(definition->name,
-														 definition->name_len));
-	values[1] = CStringGetTextDatum(pgr_value_type_name(definition->value_type));
+	values[0] = PointerGetDatum(
+		cstring_to_text_with_len(definition->name, definition->name_len));
+	values[1] = CStringGetTextDatum(
+		pgr_value_type_name(definition->value_type));
 	values[2] = CStringGetTextDatum("unique");
 	values[3] = BoolGetDatum(false);
 	nulls[4] = !OidIsValid(definition->owner);
@@ -150,8 +152,8 @@ put_registry(ReturnSetInfo *result, const PgrBlock *block,
 	values[7] = Int64GetDatum((int64) block->size);
 	values[8] = optional_timestamp(block->changed_at, &nulls[8]);
 	nulls[9] = info == NULL;
-	values[9] = BoolGetDatum(info != NULL &&
-							 pgr_rates_stale(info, pgr_pin()->at) != PGR_STALE_NO);
+	values[9] = BoolGetDatum(
+		info != NULL && pgr_rates_stale(info, pgr_pin()->at) != PGR_STALE_NO);
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
@@ -160,10 +162,8 @@ static void
 put_changed(ReturnSetInfo *result, const PgrBlock *block,
 			const PgrDefinition *definition)
 {
-	PgrRegistryName name = {
-		definition->database, definition->extension, definition->name,
-		definition->name_len
-	};
+	PgrRegistryName name = {definition->database, definition->extension,
+							definition->name, definition->name_len};
 
 	put_registry(result,
 				 pgr_pending_overlay(&name, block, definition, pgr_pin()->at),
@@ -181,7 +181,7 @@ put_committed(ReturnSetInfo *result, const PgrBlock *directory,
 			  const PgrSharedRoot *root)
 {
 	const PgrSlot *entry;
-	uint64		position = 0;
+	uint64 position = 0;
 
 	while ((entry = pgr_block_next(directory, &position)) != NULL)
 	{
@@ -193,9 +193,8 @@ put_committed(ReturnSetInfo *result, const PgrBlock *directory,
 		if (pgr_pending_any())
 		{
 			const PgrDefinition *d = &block->definition;
-			PgrRegistryName name = {
-				d->database, d->extension, d->name, d->name_len
-			};
+			PgrRegistryName name = {d->database, d->extension, d->name,
+									d->name_len};
 
 			pgr_pending_state(&name, false, &state);
 		}
@@ -212,7 +211,7 @@ pgr_sql_list_registries(PG_FUNCTION_ARGS)
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	const PgrSharedRoot *root;
 	const PgrBlock *rates;
-	uint32		slot;
+	uint32 slot;
 
 	InitMaterializedSRF(fcinfo, 0);
 	pgr_area_require();
@@ -238,13 +237,14 @@ static void
 put_rate(ReturnSetInfo *result, const PgrBlock *block, const PgrSlot *slot,
 		 const PgrRatesInfo *info)
 {
-	Datum		values[RATE_COLUMNS] = {0};
-	bool		nulls[RATE_COLUMNS] = {0};
+	Datum values[RATE_COLUMNS] = {0};
+	bool nulls[RATE_COLUMNS] = {0};
 	TimestampTz now = pgr_pin()->at;
 	PgrStaleReason reason = (slot->flags & PGR_SLOT_MISSING) ?
-		PGR_STALE_MISSING : pgr_rates_stale(info, now);
+		PGR_STALE_MISSING :
+		pgr_rates_stale(info, now);
 	const char *name = pgr_rates_stale_name(reason);
-	PgrValue	value;
+	PgrValue value;
 
 	pgr_value_of_slot(block, slot, &value);
 	values[0] = PointerGetDatum(
@@ -261,7 +261,7 @@ put_rate(ReturnSetInfo *result, const PgrBlock *block, const PgrSlot *slot,
 	nulls[8] = name == NULL;
 	if (name != NULL)
 		values[8] = CStringGetTextDatum(name);
-	nulls[9] = true;			/* rate_set: until rate sets exist */
+	nulls[9] = true; /* rate_set: until rate sets exist */
 	values[10] = CStringGetTextDatum(info->source);
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
@@ -272,7 +272,7 @@ pgr_sql_list_rates(PG_FUNCTION_ARGS)
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	const PgrBlock *block;
 	const PgrSlot *slot;
-	uint64		position = 0;
+	uint64 position = 0;
 
 	InitMaterializedSRF(fcinfo, 0);
 	pgr_area_require();
@@ -309,8 +309,8 @@ static void
 put_reader(ReturnSetInfo *result, int pid, uint64 generation,
 		   TimestampTz pinned_at)
 {
-	Datum		values[4];
-	bool		nulls[4] = {0};
+	Datum values[4];
+	bool nulls[4] = {0};
 
 	values[0] = Int32GetDatum(pid);
 	values[1] = Int64GetDatum((int64) generation);
@@ -323,8 +323,8 @@ Datum
 pgr_sql_list_readers(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	uint32		lines;
-	uint32		spares;
+	uint32 lines;
+	uint32 spares;
 
 	InitMaterializedSRF(fcinfo, 0);
 	pgr_area_require();
@@ -333,11 +333,11 @@ pgr_sql_list_readers(PG_FUNCTION_ARGS)
 	for (uint32 i = 0; i < lines; i++)
 	{
 		PgrSharedLine *line = pgr_image_line(pgr_image, i);
-		int			pid = (int) pg_atomic_read_u32(&line->in_use);
+		int pid = (int) pg_atomic_read_u32(&line->in_use);
 
 		for (int p = 0; p < PGR_LINE_PINS; p++)
 		{
-			uint64		generation = pg_atomic_read_u64(&line->pins[p]);
+			uint64 generation = pg_atomic_read_u64(&line->pins[p]);
 
 			if (generation != 0 && pid != 0)
 				put_reader(result, pid, generation, line->pinned_at[p]);
@@ -346,11 +346,11 @@ pgr_sql_list_readers(PG_FUNCTION_ARGS)
 	for (uint32 i = 0; i < spares; i++)
 	{
 		PgrSharedSpareLine *spare = pgr_image_spare(pgr_image, i);
-		int			pid = (int) pg_atomic_read_u32(&spare->owner);
+		int pid = (int) pg_atomic_read_u32(&spare->owner);
 
 		for (int p = 0; p < PGR_SPARE_PINS; p++)
 		{
-			uint64		generation = pg_atomic_read_u64(&spare->pins[p]);
+			uint64 generation = pg_atomic_read_u64(&spare->pins[p]);
 
 			if (generation != 0 && pid != 0)
 				put_reader(result, pid, generation, 0);
@@ -366,19 +366,19 @@ pgr_sql_list_readers(PG_FUNCTION_ARGS)
 
 typedef struct MemoryBooks
 {
-	uint64		rates;
-	uint64		mine;			/* this database's blocks */
-	uint64		others;
-	uint64		kinds[PGR_MEMORY_KINDS];
-	uint64		retired;
-	uint64		total;
+	uint64 rates;
+	uint64 mine; /* this database's blocks */
+	uint64 others;
+	uint64 kinds[PGR_MEMORY_KINDS];
+	uint64 retired;
+	uint64 total;
 } MemoryBooks;
 
 /* Under the writer lock, shared: nothing moves, nothing here throws. */
 static void
 take_books(MemoryBooks *books)
 {
-	PgrArena   *arena = pgr_image_arena(pgr_image);
+	PgrArena *arena = pgr_image_arena(pgr_image);
 	const PgrSharedRoot *root;
 
 	memset(books, 0, sizeof(*books));
@@ -387,7 +387,7 @@ take_books(MemoryBooks *books)
 	for (uint32 slot = 0; slot < PGR_MAX_SLOTS; slot++)
 	{
 		const PgrBlock *block;
-		Size		bytes;
+		Size bytes;
 
 		if (pgr_image->slot_bitmap[slot / 64] == 0)
 		{
@@ -396,7 +396,7 @@ take_books(MemoryBooks *books)
 		}
 		block = pgr_root_block(pgr_image, root, slot);
 		if (block == NULL || block->definition.kind < PGR_BLOCK_REGISTRY)
-			continue;			/* directories: what is left over */
+			continue; /* directories: what is left over */
 		bytes = pgr_arena_chunk_bytes(arena, pgr_arena_ref(arena, block));
 		if (block->definition.kind == PGR_BLOCK_RATES)
 			books->rates += bytes;
@@ -415,9 +415,9 @@ take_books(MemoryBooks *books)
 static void
 put_memory(ReturnSetInfo *result, const char *what, uint64 bytes)
 {
-	Datum		values[2] = {CStringGetTextDatum(what),
-	Int64GetDatum((int64) bytes)};
-	bool		nulls[2] = {false, false};
+	Datum values[2] = {CStringGetTextDatum(what),
+					   Int64GetDatum((int64) bytes)};
+	bool nulls[2] = {false, false};
 
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
@@ -432,17 +432,17 @@ pgr_sql_list_memory(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	pgr_area_require();
 	take_books(&books);
-	put_memory(result, psprintf("registries of database %s",
-								get_database_name(MyDatabaseId)),
+	put_memory(result,
+			   psprintf("registries of database %s",
+						get_database_name(MyDatabaseId)),
 			   books.mine);
 	put_memory(result, "registries of other databases", books.others);
 	put_memory(result, "rates", books.rates);
 	put_memory(result, "old versions", books.retired);
 	put_memory(result, "directory",
 			   books.kinds[PGR_MEMORY_BLOCK] + books.kinds[PGR_MEMORY_ROOT] -
-			   books.mine - books.others - books.rates - books.retired);
-	put_memory(result, "uncommitted changes",
-			   books.kinds[PGR_MEMORY_PENDING]);
+				   books.mine - books.others - books.rates - books.retired);
+	put_memory(result, "uncommitted changes", books.kinds[PGR_MEMORY_PENDING]);
 	put_memory(result, "reserved by commits",
 			   books.kinds[PGR_MEMORY_RESERVED]);
 	put_memory(result, "overhead", books.kinds[PGR_MEMORY_OVERHEAD]);
