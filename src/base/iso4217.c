@@ -58,3 +58,21 @@ pgr_iso4217_minor_units(const char *code)
 		return PGR_MINOR_UNITS_NONE;
 	return PGR_MINOR_UNITS_UNKNOWN;
 }
+
+bool
+pgr_iso4217_upper(const char *text, size_t len,
+				  char upper[PGR_ISO4217_LEN + 1])
+{
+	if (len != PGR_ISO4217_LEN)
+		return false;
+	for (int i = 0; i < PGR_ISO4217_LEN; i++)
+	{
+		upper[i] = text[i];
+		if (upper[i] >= 'a' && upper[i] <= 'z')
+			upper[i] += 'A' - 'a';
+		if (upper[i] < 'A' || upper[i] > 'Z')
+			return false;
+	}
+	upper[PGR_ISO4217_LEN] = '\0';
+	return true;
+}

@@ -214,7 +214,6 @@ pgr_block_build(PgrBlock *memory, const PgrBlockBuild *build)
 	int64 entries;
 	uint64 bytes;
 	uint32 extra_len;
-	const char *extra;
 	uint64 end;
 
 	build_bounds(build, &entries, &bytes, &extra_len);
@@ -229,12 +228,12 @@ pgr_block_build(PgrBlock *memory, const PgrBlockBuild *build)
 	memory->changed_at = build->now;
 	memory->definition = *build->definition;
 
-	extra = build->extra ?
-		build->extra :
-		(build->old ? (const char *) build->old + build->old->extra_offset :
-					  NULL);
-	if (extra_len > 0)
-		memcpy((char *) memory + layout.extra_offset, extra, extra_len);
+	if (build->extra)
+		memcpy((char *) memory + layout.extra_offset, build->extra, extra_len);
+	else if (build->old)
+		memcpy((char *) memory + layout.extra_offset,
+			   (const char *) build->old + build->old->extra_offset,
+			   extra_len);
 
 	end = layout.items_offset;
 	if (build->old)

@@ -35,6 +35,7 @@ typedef struct PgrCoreApi
 									 char message[PGR_RATES_MESSAGE_LEN],
 									 uint64 *generation);
 	bool (*rates_confirm)(TimestampTz checked_at, uint64 *generation);
+	PgrRateCheck (*rates_check)(Numeric rate);
 	bool (*rates_is_from)(const char *source);
 } PgrCoreApi;
 

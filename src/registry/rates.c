@@ -92,6 +92,27 @@ as_float8(Numeric n)
 		DirectFunctionCall1(numeric_float8_no_overflow, NumericGetDatum(n)));
 }
 
+PgrRateCheck
+pgr_rates_check(Numeric rate)
+{
+	float8 approximate;
+
+	if (numeric_is_nan(rate) || numeric_is_inf(rate))
+		return PGR_RATE_NOT_POSITIVE;
+	if (DatumGetInt32(
+			DirectFunctionCall2(numeric_cmp, NumericGetDatum(rate),
+								NumericGetDatum(int64_to_numeric(0)))) <= 0)
+		return PGR_RATE_NOT_POSITIVE;
+	approximate = as_float8(rate);
+	if (approximate < pow(10, -PGR_RATE_MAX_EXPONENT) ||
+		approximate > pow(10, PGR_RATE_MAX_EXPONENT) ||
+		DatumGetInt32(
+			DirectFunctionCall1(numeric_scale, NumericGetDatum(rate))) >
+			PGR_RATE_MAX_SCALE)
+		return PGR_RATE_OUT_OF_RANGE;
+	return PGR_RATE_OK;
+}
+
 /*
  * Truncate the quotient to an integer with a few digits more than asked for,
  * then round once: the cut-off part is below the last digit kept, so it
@@ -127,7 +148,7 @@ pgr_rates_quotient(Numeric r_to, Numeric r_from)
  */
 
 static const PgrBlock *
-published(void)
+newest(void)
 {
 	return pgr_root_block(pgr_image, pgr_pin_advance()->root, PGR_SLOT_RATES);
 }
@@ -224,11 +245,17 @@ fill_info(PgrRatesInfo *info, const PgrRateSet *set, bool manual)
 	strlcpy(info->source, set->source, sizeof(info->source));
 }
 
+typedef enum Published
+{
+	PUBLISHED,
+	NO_MEMORY,
+	OVERTAKEN /* a set_rates was committed since "block" was looked at */
+} Published;
+
 /* Publish one change of the rates' block, if it is still "block". */
-static bool
+static Published
 publish(const PgrBlock *block, PgrChange *changes, int nchanges,
-		const PgrRatesInfo *info, PgrPlan *plan, Size *wanted,
-		uint64 *generation)
+		const PgrRatesInfo *info, Size *wanted, uint64 *generation)
 {
 	PgrRef page;
 	PgrPlanRegistry registry = {
@@ -243,16 +270,17 @@ publish(const PgrBlock *block, PgrChange *changes, int nchanges,
 		.extra_prefix = sizeof(info->base),
 		.expected_birth = block->object.birth,
 	};
+	PgrPlan plan = {
+		.registries = &registry,
+		.nregistries = 1,
+		.pages = &page,
+		.now = info->checked_at,
+	};
 
-	memset(plan, 0, sizeof(*plan));
-	plan->registries = &registry;
-	plan->nregistries = 1;
-	plan->pages = &page;
-	plan->now = info->checked_at;
-	if (!pgr_plan_reserve(plan, wanted))
-		return false;
-	*generation = pgr_plan_commit(plan);
-	return true;
+	if (!pgr_plan_reserve(&plan, wanted))
+		return NO_MEMORY;
+	*generation = pgr_plan_commit(&plan);
+	return plan.some_void ? OVERTAKEN : PUBLISHED;
 }
 
 static Numeric
@@ -298,45 +326,42 @@ PgrRatesOutcome
 pgr_rates_publish(const PgrRateSet *set, char message[PGR_RATES_MESSAGE_LEN],
 				  uint64 *generation)
 {
-	PgrRatesOutcome outcome = PGR_RATES_CHANGED;
+	PgrRatesOutcome outcome;
+	Published published = PUBLISHED;
 	PgrChange *changes;
 	int nchanges = set_changes(set, &changes);
-	PgrPlan plan;
 	Size wanted = 0;
 
 	message[0] = '\0';
-	/* again if a set_rates was committed between the look and the publish */
 	do
 	{
-		const PgrBlock *block = published();
+		const PgrBlock *block = newest();
 		const PgrRatesInfo *old = pgr_rates_info(block);
 		PgrRatesInfo info;
 
-		fill_info(&info, set, false);
-		plan.some_void = false;
+		outcome = PGR_RATES_QUARANTINED;
 		if (changed_too_much(block, old, set, message))
-			outcome = PGR_RATES_QUARANTINED;
-		else
+			break;
+		fill_info(&info, set, false);
+		outcome = PGR_RATES_CHANGED;
+		if (same_set(block, old, set))
 		{
-			outcome = PGR_RATES_CHANGED;
-			if (same_set(block, old, set))
-			{
-				outcome = PGR_RATES_UNCHANGED;
-				info.fetched_at = old->fetched_at;
-			}
-			if (!publish(block, changes,
-						 outcome == PGR_RATES_CHANGED ? nchanges : 0, &info,
-						 &plan, &wanted, generation))
-			{
-				outcome = PGR_RATES_NO_MEMORY;
-				plan.some_void = false;
-				snprintf(
-					message, PGR_RATES_MESSAGE_LEN,
-					"out of shared memory for pg_registry: cannot reserve %zu bytes",
-					wanted);
-			}
+			outcome = PGR_RATES_UNCHANGED;
+			info.fetched_at = old->fetched_at;
 		}
-	} while (plan.some_void);
+		published = publish(block, changes,
+							outcome == PGR_RATES_CHANGED ? nchanges : 0, &info,
+							&wanted, generation);
+	} while (published == OVERTAKEN);
+
+	if (published == NO_MEMORY)
+	{
+		outcome = PGR_RATES_NO_MEMORY;
+		snprintf(
+			message, PGR_RATES_MESSAGE_LEN,
+			"out of shared memory for pg_registry: cannot reserve %zu bytes",
+			wanted);
+	}
 	pgr_pin_end_transaction();
 	return outcome;
 }
@@ -344,20 +369,18 @@ pgr_rates_publish(const PgrRateSet *set, char message[PGR_RATES_MESSAGE_LEN],
 bool
 pgr_rates_confirm(TimestampTz checked_at, uint64 *generation)
 {
-	const PgrBlock *block = published();
+	const PgrBlock *block = newest();
 	const PgrRatesInfo *old = pgr_rates_info(block);
 	bool confirmed = false;
 
 	if (old != NULL && !old->manual)
 	{
 		PgrRatesInfo info = *old;
-		PgrPlan plan;
 		Size wanted;
 
 		info.checked_at = checked_at;
-		confirmed = publish(block, NULL, 0, &info, &plan, &wanted,
-							generation) &&
-			!plan.some_void;
+		confirmed = publish(block, NULL, 0, &info, &wanted, generation) ==
+			PUBLISHED;
 	}
 	pgr_pin_end_transaction();
 	return confirmed;
@@ -366,7 +389,7 @@ pgr_rates_confirm(TimestampTz checked_at, uint64 *generation)
 bool
 pgr_rates_is_from(const char *source)
 {
-	const PgrRatesInfo *info = pgr_rates_info(published());
+	const PgrRatesInfo *info = pgr_rates_info(newest());
 	bool same = info != NULL && !info->manual &&
 		strcmp(info->source, source) == 0;
 

@@ -16,6 +16,12 @@
 #define PGR_RATES_SOURCE_LEN 256
 #define PGR_RATES_MAX_CURRENCIES 1024
 
+/* Rates are 1e-PGR_RATE_MAX_EXPONENT to 1ePGR_RATE_MAX_EXPONENT, with at most
+ * PGR_RATE_MAX_SCALE decimal places: far beyond any currency, and far from
+ * where a quotient of two could overflow. */
+#define PGR_RATE_MAX_EXPONENT 30
+#define PGR_RATE_MAX_SCALE 60
+
 /* One currency's rate: units of "code" for one unit of the set's base. */
 typedef struct PgrRate
 {
@@ -49,6 +55,16 @@ typedef enum PgrRatesOutcome
 } PgrRatesOutcome;
 
 #define PGR_RATES_MESSAGE_LEN 256
+
+typedef enum PgrRateCheck
+{
+	PGR_RATE_OK,
+	PGR_RATE_NOT_POSITIVE, /* zero, negative, NaN, infinite */
+	PGR_RATE_OUT_OF_RANGE
+} PgrRateCheck;
+
+/* Can this be a rate?  Needs no transaction. */
+extern PgrRateCheck pgr_rates_check(Numeric rate);
 
 /*
  * Publish a fetched set: all of it or nothing (F-3).  For the scheduler: needs

@@ -148,10 +148,10 @@ pgr_reader_find(FunctionCallInfo fcinfo, PgrText name, PgrText key,
 				break;
 		}
 	}
-	else if (fcinfo->flinfo != NULL)
-		remember(fcinfo, name, block);
 	if (block == NULL)
 		return false;
+	if (!pgr_pending_any())
+		remember(fcinfo, name, block);
 	slot = pgr_block_find(block, key.data, key.len);
 	if (slot == NULL || pgr_reader_expired(slot->expires_at))
 		return false;

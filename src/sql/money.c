@@ -20,8 +20,13 @@ PG_FUNCTION_INFO_V1(pgr_sql_round_money);
 static int
 units_of(PgrText currency)
 {
-	int units = currency.len == 3 ? pgr_iso4217_minor_units(currency.data) :
-									PGR_MINOR_UNITS_UNKNOWN;
+	char upper[PGR_ISO4217_LEN + 1];
+	int units = currency.len == PGR_ISO4217_LEN ?
+		pgr_iso4217_minor_units(currency.data) :
+		PGR_MINOR_UNITS_UNKNOWN;
+	bool meant = units == PGR_MINOR_UNITS_UNKNOWN &&
+		pgr_iso4217_upper(currency.data, currency.len, upper) &&
+		pgr_iso4217_minor_units(upper) != PGR_MINOR_UNITS_UNKNOWN;
 
 	if (units == PGR_MINOR_UNITS_UNKNOWN)
 		ereport(ERROR,
@@ -29,6 +34,7 @@ units_of(PgrText currency)
 				 errmsg("\"%.*s\" is not a currency code of ISO 4217",
 						pg_mbcliplen(currency.data, currency.len, 32),
 						currency.data),
+				 meant ? errhint("Did you mean \"%s\"?", upper) :
 				 errhint("Codes are three upper-case letters, such as \"EUR\".")));
 	return units;
 }
@@ -99,29 +105,48 @@ away(Datum amount, Datum truncated, int places)
 												   unit_of(places)));
 }
 
+typedef enum RoundingMode
+{
+	HALF_UP, /* half away from zero, as round() does */
+	HALF_EVEN,
+	UP,  /* away from zero */
+	DOWN /* towards zero */
+} RoundingMode;
+
+static RoundingMode
+mode_argument(const char *mode)
+{
+	if (strcmp(mode, "half_up") == 0)
+		return HALF_UP;
+	if (strcmp(mode, "half_even") == 0)
+		return HALF_EVEN;
+	if (strcmp(mode, "up") == 0)
+		return UP;
+	if (strcmp(mode, "down") == 0)
+		return DOWN;
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("unknown rounding mode \"%s\"", mode),
+			 errhint("Use half_up, half_even, up or down.")));
+}
+
 static Datum
-round_to(Datum amount, int places, const char *mode)
+round_to(Datum amount, int places, RoundingMode mode)
 {
 	Datum truncated = DirectFunctionCall2(numeric_trunc, amount,
 										  Int32GetDatum(places));
 	int half;
 
-	/* PostgreSQL's own round() rounds half away from zero */
-	if (strcmp(mode, "half_up") == 0)
+	if (mode == HALF_UP)
 		return DirectFunctionCall2(numeric_round, amount,
 								   Int32GetDatum(places));
-	if (strcmp(mode, "down") == 0)
+	if (mode == DOWN)
 		return truncated;
-	if (strcmp(mode, "up") == 0)
+	if (mode == UP)
 		return DatumGetInt32(
 				   DirectFunctionCall2(numeric_cmp, amount, truncated)) == 0 ?
 			truncated :
 			away(amount, truncated, places);
-	if (strcmp(mode, "half_even") != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("unknown rounding mode \"%s\"", mode),
-				 errhint("Use half_up, half_even, up or down.")));
 	half = compare_with_half(amount, truncated, places);
 	if (half > 0 || (half == 0 && is_odd(truncated, places)))
 		return away(amount, truncated, places);
@@ -137,7 +162,7 @@ pgr_sql_round_money(PG_FUNCTION_ARGS)
 {
 	Datum amount = PG_GETARG_DATUM(0);
 	PgrText currency = pgr_text(PG_GETARG_DATUM(1));
-	char *mode = text_to_cstring(PG_GETARG_TEXT_PP(2));
+	RoundingMode mode = mode_argument(text_to_cstring(PG_GETARG_TEXT_PP(2)));
 	int units = units_of(currency);
 
 	if (units == PGR_MINOR_UNITS_NONE)

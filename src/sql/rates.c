@@ -13,6 +13,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "mb/pg_wchar.h"
@@ -161,26 +162,11 @@ is_code(PgrText code)
 	return true;
 }
 
-static bool
-is_lower_case_code(PgrText code, char upper[PGR_CURRENCY_LEN + 1])
-{
-	if (code.len != PGR_CURRENCY_LEN)
-		return false;
-	for (int i = 0; i < PGR_CURRENCY_LEN; i++)
-	{
-		upper[i] = pg_ascii_toupper((unsigned char) code.data[i]);
-		if (upper[i] < 'A' || upper[i] > 'Z')
-			return false;
-	}
-	upper[PGR_CURRENCY_LEN] = '\0';
-	return true;
-}
-
 /* ERROR unless the text can be a currency code at all. */
 static void
 check_code(PgrText code)
 {
-	char upper[PGR_CURRENCY_LEN + 1];
+	char upper[PGR_ISO4217_LEN + 1];
 
 	if (likely(is_code(code)))
 		return;
@@ -188,7 +174,7 @@ check_code(PgrText code)
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("\"%.*s\" is not a currency code",
 					pg_mbcliplen(code.data, code.len, 32), code.data),
-			 is_lower_case_code(code, upper) ?
+			 pgr_iso4217_upper(code.data, code.len, upper) ?
 			 errhint("Did you mean \"%s\"?", upper) :
 			 errdetail("Currency codes are three upper-case letters.")));
 }
@@ -200,18 +186,32 @@ refuse_unknown(PgrText code)
 			(errcode(ERRCODE_UNDEFINED_OBJECT),
 			 errmsg("there is no exchange rate for currency \"%.*s\"",
 					(int) code.len, code.data),
-			 errhint("See registry.rates for the known currencies; missing_ok => true gives null instead.")));
+			 errhint("See registry.rates for the known currencies; rate() and convert() give null with missing_ok => true.")));
 }
 
 static void
-refuse_stale(const RatesReader *reader, PgrStaleReason reason)
+refuse_stale(const RatesReader *reader, PgrStaleReason reason,
+			 const char *code)
 {
+	const PgrRatesInfo *info = reader->info;
+	char *fact;
+
+	if (reason == PGR_STALE_VALUE_DATE)
+		fact = psprintf("The rates are of %s",
+						DatumGetCString(
+							DirectFunctionCall1(date_out,
+												DateADTGetDatum(
+													info->value_date))));
+	else if (reason == PGR_STALE_MISSING)
+		fact = psprintf("The last set has no rate of %.3s", code);
+	else
+		fact = psprintf("The last good answer came at %s",
+						timestamptz_to_str(info->checked_at));
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("exchange rates are stale (%s)",
 					pgr_rates_stale_name(reason)),
-			 errdetail("The last good answer came at %s, and pg_registry.rates_on_stale is \"error\".",
-					   timestamptz_to_str(reader->info->checked_at))));
+			 errdetail("%s, and pg_registry.rates_on_stale is \"error\".", fact)));
 }
 
 /* ------------------------------------------------------------------------
@@ -245,7 +245,7 @@ stale_policy(const RatesReader *reader, const PgrSlot *slot)
 	if (reason == PGR_STALE_NO)
 		return false;
 	if (pgr_settings.rates_on_stale == PGR_ON_STALE_ERROR)
-		refuse_stale(reader, reason);
+		refuse_stale(reader, reason, pgr_block_key(reader->block, slot));
 	return true;
 }
 
@@ -259,9 +259,9 @@ look_up(RatesReader *reader, PgrText from, PgrText to, bool missing_ok,
 	*from_slot = pgr_block_find(reader->block, from.data, from.len);
 	*to_slot = pgr_block_find(reader->block, to.data, to.len);
 	if (memcmp(from.data, to.data, PGR_CURRENCY_LEN) == 0 &&
-		*to_slot == NULL &&
-		pgr_iso4217_minor_units(to.data) != PGR_MINOR_UNITS_UNKNOWN)
-		return ANSWER_ONE;
+		(*to_slot != NULL ||
+		 pgr_iso4217_minor_units(to.data) != PGR_MINOR_UNITS_UNKNOWN))
+		return ANSWER_ONE; /* whatever the set says, and however old it is */
 	if (reader->info == NULL)
 		refuse_no_set();
 	if (*from_slot == NULL || *to_slot == NULL)
@@ -300,6 +300,7 @@ is_base(const RatesReader *reader, const PgrSlot *slot)
 static Numeric
 compute_rate(const RatesReader *reader, const PgrSlot *from, const PgrSlot *to)
 {
+	Assert(reader->info != NULL);
 	if (from == to)
 		return int64_to_numeric(1);
 	if (is_base(reader, from))
@@ -442,14 +443,15 @@ rate_of_call(FunctionCallInfo fcinfo, const Positions *at)
 	missing_ok = !PG_ARGISNULL(at->missing_ok) &&
 		PG_GETARG_BOOL(at->missing_ok);
 	reader = reader_of(fcinfo, at->from + 1);
-	if (unlikely(!PG_ARGISNULL(at->max_age)) &&
-		older_than(reader, PG_GETARG_INTERVAL_P(at->max_age), missing_ok))
-		return NULL;
 	from = pgr_text(PG_GETARG_DATUM(at->from));
 	to = pgr_text(PG_GETARG_DATUM(at->from + 1));
 	switch (look_up(reader, from, to, missing_ok, &from_slot, &to_slot))
 	{
 		case ANSWER_RATE:
+			if (unlikely(!PG_ARGISNULL(at->max_age)) &&
+				older_than(reader, PG_GETARG_INTERVAL_P(at->max_age),
+						   missing_ok))
+				return NULL;
 			return cached_rate(reader, from_slot, to_slot);
 		case ANSWER_ONE:
 			return int64_to_numeric(1);
@@ -554,25 +556,49 @@ pgr_sql_quote(PG_FUNCTION_ARGS)
  * ------------------------------------------------------------------------
  */
 
+/* Digits with at most one point between or before them, as in a decimal. */
+static bool
+is_decimal(const char *text)
+{
+	Size whole = strspn(text, "0123456789");
+	Size fraction;
+
+	if (text[whole] == '\0')
+		return whole > 0;
+	fraction = strspn(text + whole + 1, "0123456789");
+	return text[whole] == '.' && fraction > 0 &&
+		text[whole + 1 + fraction] == '\0';
+}
+
+/* A JSON number, or a string that is a decimal. */
 static Numeric
 rate_member(const char *code, JsonbValue *member)
 {
 	Numeric rate = NULL;
+	PgrRateCheck check = PGR_RATE_NOT_POSITIVE;
 
 	if (member->type == jbvNumeric)
 		rate = member->val.numeric;
 	else if (member->type == jbvString)
-		rate = DatumGetNumeric(
-			DirectFunctionCall3(numeric_in,
-								CStringGetDatum(
-									pnstrdup(member->val.string.val,
-											 member->val.string.len)),
-								ObjectIdGetDatum(InvalidOid),
-								Int32GetDatum(-1)));
-	if (rate == NULL || numeric_is_nan(rate) || numeric_is_inf(rate) ||
-		DatumGetInt32(
-			DirectFunctionCall2(numeric_cmp, NumericGetDatum(rate),
-								NumericGetDatum(int64_to_numeric(0)))) <= 0)
+	{
+		char *text = pnstrdup(member->val.string.val, member->val.string.len);
+
+		if (is_decimal(text))
+			rate = DatumGetNumeric(
+				DirectFunctionCall3(numeric_in, CStringGetDatum(text),
+									ObjectIdGetDatum(InvalidOid),
+									Int32GetDatum(-1)));
+	}
+	if (rate != NULL)
+		check = pgr_rates_check(rate);
+	if (check == PGR_RATE_OUT_OF_RANGE)
+		ereport(ERROR,
+				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+				 errmsg("the rate of %s is out of range", code),
+				 errdetail("Rates are between 1e-%d and 1e%d and have at most %d decimal places.",
+						   PGR_RATE_MAX_EXPONENT, PGR_RATE_MAX_EXPONENT,
+						   PGR_RATE_MAX_SCALE)));
+	if (check != PGR_RATE_OK)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the rate of %s is not a positive number", code)));
@@ -647,7 +673,7 @@ pgr_sql_set_rates(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
 				 errmsg("value_date is out of range")));
-	set.fetched_at = GetCurrentTimestamp();
+	set.fetched_at = GetCurrentTransactionStartTimestamp();
 	fill_set(&set, PG_GETARG_JSONB_P(1));
 	pgr_write_lock_rates();
 	pgr_rates_set(&set);

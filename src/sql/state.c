@@ -350,7 +350,6 @@ pgr_sql_put_many(PG_FUNCTION_ARGS)
 	PgrDefinition definition;
 	Jsonb *entries;
 	JsonbIterator *iterator;
-	JsonbIteratorToken token;
 	JsonbValue key;
 	JsonbValue member;
 	int64 n = 0;
@@ -367,7 +366,7 @@ pgr_sql_put_many(PG_FUNCTION_ARGS)
 				 errmsg("entries must be a JSON object of keys and values")));
 	iterator = JsonbIteratorInit(&entries->root);
 	(void) JsonbIteratorNext(&iterator, &key, true);
-	while ((token = JsonbIteratorNext(&iterator, &key, true)) == WJB_KEY)
+	while (JsonbIteratorNext(&iterator, &key, true) == WJB_KEY)
 	{
 		(void) JsonbIteratorNext(&iterator, &member, true);
 		put_member(&registry, definition.value_type, &key, &member);
