@@ -54,8 +54,8 @@ pgr_directory_slot(const PgrSharedRoot *root, Oid database, Oid ext)
 }
 
 const PgrBlock *
-pgr_directory_find(const PgrSharedRoot *root, const char *name, uint32 len,
-				   uint32 *slot)
+pgr_directory_find(const PgrSharedRoot *root, Oid database, Oid ext,
+				   const char *name, uint32 len, uint32 *slot)
 {
 	uint32 directory;
 	const PgrSlot *entry;
@@ -66,8 +66,7 @@ pgr_directory_find(const PgrSharedRoot *root, const char *name, uint32 len,
 		*slot = PGR_SLOT_RATES;
 		return pgr_root_block(pgr_image, root, PGR_SLOT_RATES);
 	}
-	directory = pgr_directory_slot(root, MyDatabaseId,
-								   pgr_directory_extension());
+	directory = pgr_directory_slot(root, database, ext);
 	if (directory == PGR_NO_SLOT)
 		return NULL;
 	entry = pgr_block_find(pgr_root_block(pgr_image, root, directory), name,

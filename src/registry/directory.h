@@ -31,8 +31,12 @@ typedef struct PgrDatabaseKey
 extern uint32 pgr_directory_slot(const PgrSharedRoot *root, Oid database,
 								 Oid extension);
 
-/* A registry of this database, or the cluster's rates; NULL if unknown. */
+/*
+ * A registry of (database, extension), or the cluster's rates, whose name is
+ * reserved everywhere; NULL if unknown.
+ */
 extern const PgrBlock *pgr_directory_find(const PgrSharedRoot *root,
+										  Oid database, Oid extension,
 										  const char *name, uint32 len,
 										  uint32 *slot);
 

@@ -198,53 +198,57 @@ add_change(PgrPendingKind kind, const PgrRegistryName *registry,
 }
 
 void
-pgr_pending_put(const PgrRegistryName *registry, const char *key,
+pgr_pending_put(const PgrDefinition *definition, const char *key,
 				uint32 key_len, const PgrValue *value, TimestampTz expires_at)
 {
+	PgrRegistryName registry = pgr_registry_name(definition);
 	PgrPendingChange rest = {
+		.incarnation = definition->incarnation,
 		.fixed = value->fixed,
 		.updated_at = GetCurrentTransactionStartTimestamp(),
 		.expires_at = expires_at,
 	};
 
-	add_change(PGR_CHANGE_PUT, registry, key, key_len, value->data, value->len,
-			   &rest);
+	add_change(PGR_CHANGE_PUT, &registry, key, key_len, value->data,
+			   value->len, &rest);
 }
 
 void
-pgr_pending_delete(const PgrRegistryName *registry, const char *key,
+pgr_pending_delete(const PgrDefinition *definition, const char *key,
 				   uint32 key_len)
 {
-	PgrPendingChange rest = {0};
+	PgrRegistryName registry = pgr_registry_name(definition);
+	PgrPendingChange rest = {.incarnation = definition->incarnation};
 
-	add_change(PGR_CHANGE_DELETE, registry, key, key_len, NULL, 0, &rest);
+	add_change(PGR_CHANGE_DELETE, &registry, key, key_len, NULL, 0, &rest);
 }
 
 void
 pgr_pending_create(const PgrDefinition *definition)
 {
+	PgrRegistryName registry = pgr_registry_name(definition);
 	PgrPendingChange rest = {0};
-	PgrRegistryName registry = {definition->database, definition->extension,
-								definition->name, definition->name_len};
 
 	add_change(PGR_CHANGE_CREATE, &registry, NULL, 0, definition,
 			   sizeof(*definition), &rest);
 }
 
 void
-pgr_pending_drop(const PgrRegistryName *registry)
+pgr_pending_drop(const PgrDefinition *definition)
 {
-	PgrPendingChange rest = {0};
+	PgrRegistryName registry = pgr_registry_name(definition);
+	PgrPendingChange rest = {.incarnation = definition->incarnation};
 
-	add_change(PGR_CHANGE_DROP, registry, NULL, 0, NULL, 0, &rest);
+	add_change(PGR_CHANGE_DROP, &registry, NULL, 0, NULL, 0, &rest);
 }
 
 void
-pgr_pending_rates(const void *extra, uint32 extra_len, uint32 base_len)
+pgr_pending_rates(const PgrDefinition *definition, const void *extra,
+				  uint32 extra_len, uint32 base_len)
 {
-	PgrPendingChange rest = {.flags = (uint16) base_len};
-	PgrRegistryName registry = {InvalidOid, InvalidOid, PGR_RATES_NAME,
-								strlen(PGR_RATES_NAME)};
+	PgrRegistryName registry = pgr_registry_name(definition);
+	PgrPendingChange rest = {.incarnation = definition->incarnation,
+							 .flags = (uint16) base_len};
 
 	add_change(PGR_CHANGE_RATES, &registry, NULL, 0, extra, extra_len, &rest);
 }
@@ -274,13 +278,27 @@ visible_before(bool all)
 	return GetCurrentCommandId(false);
 }
 
+/* Is the change what a reader of this registry and key looks for? */
+static bool
+is_wanted(const PgrPendingChange *change, const PgrRegistryName *registry,
+		  uint64 incarnation, const char *key, uint32 key_len)
+{
+	if (!pgr_change_is_of(change, registry) || change->key_len != key_len)
+		return false;
+	/* a drop or create of the name is ours, whichever incarnation we pinned */
+	if (key == NULL)
+		return true;
+	return change->incarnation == incarnation &&
+		memcmp(change->data + change->key_offset, key, key_len) == 0;
+}
+
 /*
  * The newest visible change of this registry and key (NULL: of the registry as
  * a whole), NULL if there is none.
  */
 static const PgrPendingChange *
-newest_visible(const PgrRegistryName *registry, const char *key,
-			   uint32 key_len, CommandId before)
+newest_visible(const PgrRegistryName *registry, uint64 incarnation,
+			   const char *key, uint32 key_len, CommandId before)
 {
 	PgrRef ref = pgr_pin_pending_head();
 	uint64 hash = change_hash(registry, key, key_len);
@@ -302,9 +320,7 @@ newest_visible(const PgrRegistryName *registry, const char *key,
 		const PgrPendingChange *change = change_at(ref);
 
 		if (change->hash == hash && change->command < before &&
-			pgr_change_is_of(change, registry) && change->key_len == key_len &&
-			(key == NULL ||
-			 memcmp(change->data + change->key_offset, key, key_len) == 0))
+			is_wanted(change, registry, incarnation, key, key_len))
 			return change;
 		/* a worker's leader may not have linked the older ones */
 		ref = indexed && !IsParallelWorker() ? change->older_same :
@@ -318,7 +334,8 @@ pgr_pending_state(const PgrRegistryName *registry, bool all,
 				  PgrPendingState *state)
 {
 	CommandId before = visible_before(all);
-	const PgrPendingChange *change = newest_visible(registry, NULL, 0, before);
+	const PgrPendingChange *change = newest_visible(registry, 0, NULL, 0,
+													before);
 
 	memset(state, 0, sizeof(*state));
 	if (change == NULL)
@@ -333,11 +350,14 @@ pgr_pending_state(const PgrRegistryName *registry, bool all,
 }
 
 PgrPendingFound
-pgr_pending_find(const PgrRegistryName *registry, const PgrPendingState *state,
+pgr_pending_find(const PgrDefinition *definition, const PgrPendingState *state,
 				 bool all, const char *key, uint32 key_len, PgrValue *value,
 				 TimestampTz *expires_at)
 {
-	const PgrPendingChange *change = newest_visible(registry, key, key_len,
+	PgrRegistryName registry = pgr_registry_name(definition);
+	const PgrPendingChange *change = newest_visible(&registry,
+													definition->incarnation,
+													key, key_len,
 													visible_before(all));
 
 	if (change == NULL || change->sequence < state->since)
@@ -351,36 +371,45 @@ pgr_pending_find(const PgrRegistryName *registry, const PgrPendingState *state,
 	return PGR_PENDING_VALUE;
 }
 
-PgrBlock *
-pgr_pending_overlay(const PgrRegistryName *registry, const PgrBlock *base,
-					const PgrDefinition *definition, TimestampTz now)
+/* The visible changes to this incarnation of a registry, folded. */
+static void
+fold_visible(PgrFold *fold, const PgrDefinition *definition)
 {
+	PgrRegistryName registry = pgr_registry_name(definition);
 	CommandId before = visible_before(false);
-	PgrFold fold = {0};
 	PgrPendingChange **changes;
-	PgrBlockBuild build = {.definition = definition,
-						   .seed = pgr_image->seed,
-						   .now = now};
-	PgrBlock *block;
-	char *memory;
 	int n;
 
 	changes = pgr_pending_oldest_first(&n);
 	for (int i = 0; i < n; i++)
 	{
 		if (changes[i]->command >= before ||
-			!pgr_change_is_of(changes[i], registry))
+			!pgr_change_is_of(changes[i], &registry))
 			continue;
 		if (changes[i]->kind == PGR_CHANGE_CREATE ||
 			changes[i]->kind == PGR_CHANGE_DROP)
-		{
-			pgr_fold_clear(&fold);
-			base = NULL;
-		}
-		else
-			pgr_fold_add(&fold, changes[i]);
+			pgr_fold_clear(fold);
+		else if (changes[i]->incarnation == definition->incarnation)
+			pgr_fold_add(fold, changes[i]);
 	}
-	build.old = base;
+	pfree(changes);
+}
+
+PgrBlock *
+pgr_pending_overlay(const PgrDefinition *definition, const PgrBlock *base,
+					TimestampTz now)
+{
+	PgrFold fold = {0};
+	PgrBlockBuild build = {
+		.old = base,
+		.definition = definition,
+		.seed = pgr_image->seed,
+		.now = now,
+	};
+	PgrBlock *block;
+	char *memory;
+
+	fold_visible(&fold, definition);
 	if (base != NULL && fold.extra_prefix > 0 &&
 		(base->extra_len < fold.extra_prefix ||
 		 memcmp((const char *) base + base->extra_offset, fold.extra,
@@ -419,7 +448,7 @@ pgr_pending_created(void (*visit)(const PgrDefinition *definition, void *arg),
 									changes[i]->name_len};
 
 		if (changes[i]->kind == PGR_CHANGE_CREATE &&
-			newest_visible(&registry, NULL, 0, before) == changes[i])
+			newest_visible(&registry, 0, NULL, 0, before) == changes[i])
 			visit((const PgrDefinition *) changes[i]->data, arg);
 	}
 	pfree(changes);
@@ -504,6 +533,8 @@ static void
 subxact_callback(SubXactEvent event, SubTransactionId mine,
 				 SubTransactionId parent, void *arg)
 {
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		pgr_pin_forget(); /* the failed statement's, for its survivors */
 	if (head == 0)
 		return;
 	if (event == SUBXACT_EVENT_COMMIT_SUB)

@@ -29,17 +29,31 @@ typedef struct PgrRegistryName
 	uint32 len;
 } PgrRegistryName;
 
-/* Writers.  ERROR 53200 if the arena is full. */
-extern void pgr_pending_put(const PgrRegistryName *registry, const char *key,
+static inline PgrRegistryName
+pgr_registry_name(const PgrDefinition *definition)
+{
+	PgrRegistryName name = {definition->database, definition->extension,
+							definition->name, definition->name_len};
+
+	return name;
+}
+
+/*
+ * Writers.  ERROR 53200 if the arena is full.  "definition" is what the
+ * caller checked and encoded the value for; the change is for that
+ * incarnation of the registry and void for any other of the same name.
+ */
+extern void pgr_pending_put(const PgrDefinition *definition, const char *key,
 							uint32 key_len, const PgrValue *value,
 							TimestampTz expires_at);
-extern void pgr_pending_delete(const PgrRegistryName *registry,
+extern void pgr_pending_delete(const PgrDefinition *definition,
 							   const char *key, uint32 key_len);
 extern void pgr_pending_create(const PgrDefinition *definition);
-extern void pgr_pending_drop(const PgrRegistryName *registry);
+extern void pgr_pending_drop(const PgrDefinition *definition);
 
 /* A new set of rates: its puts follow.  "extra" starts with the base. */
-extern void pgr_pending_rates(const void *extra, uint32 extra_len,
+extern void pgr_pending_rates(const PgrDefinition *definition,
+							  const void *extra, uint32 extra_len,
 							  uint32 base_len);
 
 /* All registries of an extension, or of a database (extension 0). */
@@ -74,7 +88,11 @@ typedef enum PgrPendingFound
 	PGR_PENDING_DELETED
 } PgrPendingFound;
 
-extern PgrPendingFound pgr_pending_find(const PgrRegistryName *registry,
+/*
+ * "definition" is the registry as the caller resolved it: changes to another
+ * incarnation of the name do not count.
+ */
+extern PgrPendingFound pgr_pending_find(const PgrDefinition *definition,
 										const PgrPendingState *state, bool all,
 										const char *key, uint32 key_len,
 										PgrValue *value,
@@ -84,10 +102,8 @@ extern PgrPendingFound pgr_pending_find(const PgrRegistryName *registry,
  * A private block in the current memory context: "base" (NULL = empty) with
  * our visible changes.  For reads of a whole registry and for rates.
  */
-extern PgrBlock *pgr_pending_overlay(const PgrRegistryName *registry,
-									 const PgrBlock *base,
-									 const PgrDefinition *definition,
-									 TimestampTz now);
+extern PgrBlock *pgr_pending_overlay(const PgrDefinition *definition,
+									 const PgrBlock *base, TimestampTz now);
 
 /* Calls "visit" for every registry that this transaction has created, as
  * visible now. */

@@ -6,8 +6,9 @@
  * it folds the list and reserves.  pgr_pending_commit() runs in the commit
  * callback.  Between the two this transaction holds the heavyweight locks of
  * registry/write.c, so no other transaction can create, drop or change what
- * the plan names; only the drop of a whole extension or database can, and then
- * the incarnation in the plan no longer fits and the change is void.
+ * the plan names; only the drop of a whole extension or database can.  So each
+ * change carries the incarnation that it was made for, from the put on, and is
+ * void for any other.
  */
 #include "postgres.h"
 
@@ -53,6 +54,7 @@ typedef struct Compiler
 	int nregistries;
 	int max_registries;
 	PgrFold directory; /* of this database */
+	Oid extension;     /* whose directory */
 	PgrFold databases;
 	int *fixups; /* entries of the plan whose slot a directory
 								 * must name once it is reserved */
@@ -217,7 +219,8 @@ find_target(Compiler *compiler, const PgrPendingChange *change)
 	target = &compiler->targets[compiler->ntargets++];
 	memset(target, 0, sizeof(*target));
 	target->registry = registry;
-	target->existing = pgr_directory_find(compiler->root, registry.name,
+	target->existing = pgr_directory_find(compiler->root, registry.database,
+										  registry.extension, registry.name,
 										  registry.len, &target->slot);
 	return target;
 }
@@ -255,6 +258,17 @@ emit_fold(PgrPlanRegistry *registry, const PgrFold *fold)
 	registry->extra_prefix = fold->extra_prefix;
 }
 
+/*
+ * Is the change for the registry that is there now?  If not, that one was
+ * dropped with its extension meanwhile, and the change is void.
+ */
+static bool
+is_for_existing(const Target *target, const PgrPendingChange *change)
+{
+	return target->existing != NULL &&
+		target->existing->definition.incarnation == change->incarnation;
+}
+
 static void
 collect(Compiler *compiler, const PgrPendingChange *change)
 {
@@ -272,10 +286,11 @@ collect(Compiler *compiler, const PgrPendingChange *change)
 		case PGR_CHANGE_DROP:
 			pgr_fold_clear(&target->fold);
 			target->create = NULL;
-			target->drop = target->existing != NULL;
+			target->drop |= is_for_existing(target, change);
 			break;
 		default:
-			pgr_fold_add(&target->fold, change);
+			if (change->incarnation == 0 || is_for_existing(target, change))
+				pgr_fold_add(&target->fold, change);
 			break;
 	}
 }
@@ -291,6 +306,8 @@ add_fixup(Compiler *compiler, PgrFold *fold, const char *key, uint32 key_len,
 static void
 emit_target(Compiler *compiler, const Target *target)
 {
+	if (target->create != NULL || target->drop)
+		compiler->extension = target->registry.extension;
 	if (target->create != NULL)
 	{
 		int index = compiler->nregistries;
@@ -308,7 +325,8 @@ emit_target(Compiler *compiler, const Target *target)
 	if (target->drop)
 		emit(compiler, PGR_PLAN_DROP, target->slot,
 			 &target->existing->definition);
-	if (target->create == NULL && !target->drop && target->existing != NULL)
+	if (target->create == NULL && !target->drop && target->existing != NULL &&
+		(target->fold.nchanges > 0 || target->fold.extra != NULL))
 	{
 		emit_fold(emit(compiler, PGR_PLAN_CHANGE, target->slot,
 					   &target->existing->definition),
@@ -322,7 +340,7 @@ emit_target(Compiler *compiler, const Target *target)
 static void
 emit_directory(Compiler *compiler)
 {
-	Oid extension = pgr_directory_extension();
+	Oid extension = compiler->extension;
 	uint32 slot;
 
 	if (compiler->directory.nchanges == 0)

@@ -31,8 +31,9 @@ typedef enum PgrPendingKind
 typedef struct PgrPendingChange
 {
 	PgrRef older;
-	PgrRef older_same; /* next older one with the same hash */
-	uint64 hash;       /* of registry and key; see pending.c */
+	PgrRef older_same;  /* next older one with the same hash */
+	uint64 hash;        /* of registry and key; see pending.c */
+	uint64 incarnation; /* of the registry; 0 = created by us */
 	uint32 sequence;
 	CommandId command;
 	SubTransactionId subtransaction;

@@ -77,6 +77,7 @@ static int ncells = 0;
 static PgrSharedSpareLine *my_spares[MAX_SPARES];
 static int nspares = 0;
 
+static ExecutorStart_hook_type prev_executor_start = NULL;
 static ExecutorRun_hook_type prev_executor_run = NULL;
 static ExecutorFinish_hook_type prev_executor_finish = NULL;
 static ProcessUtility_hook_type prev_process_utility = NULL;
@@ -315,8 +316,8 @@ pin_release(PgrPin *pin)
 	free_pins = pin;
 }
 
-static void
-forget_current(void)
+void
+pgr_pin_forget(void)
 {
 	pgr_pin_current = NULL;
 	pgr_pin_token = 0;
@@ -351,7 +352,7 @@ attachment_ended(void *arg)
 	if (attachment->pin != NULL)
 		pin_release(attachment->pin);
 	attachment->pin = NULL;
-	forget_current();
+	pgr_pin_forget();
 }
 
 static Attachment *
@@ -482,7 +483,10 @@ resolve_leader(void)
 	return borrowed;
 }
 
-/* Our parallel workers are gone. */
+/*
+ * Our parallel workers are gone.  Never called while they may read: workers_pin
+ * is what every read of the leader uses then, so nothing can replace it.
+ */
 static void
 end_sharing(void)
 {
@@ -502,6 +506,8 @@ pgr_pin_resolve(void)
 
 	if (IsParallelWorker() && MyProc->lockGroupLeader != NULL)
 		pin = resolve_leader();
+	else if (workers_pin != NULL && IsInParallelMode())
+		pin = workers_pin; /* what our workers are reading */
 	if (pin == NULL)
 		pin = IsolationUsesXactSnapshot() || IsParallelWorker() ?
 			resolve_transaction() :
@@ -515,7 +521,8 @@ pgr_pin_advance(void)
 {
 	Frame here;
 
-	forget_current();
+	Assert(!IsInParallelMode());
+	pgr_pin_forget();
 	for (Frame *f = chain_now(&here); f != NULL; f = f->up)
 	{
 		Attachment *attachment = f->portal ? attachment_of(f->portal) : NULL;
@@ -544,7 +551,7 @@ pgr_pin_set_pending(PgrRef head)
 	}
 	pg_atomic_write_u32(&my_line->pending_head, head);
 	reads_pending = head != 0;
-	forget_current();
+	pgr_pin_forget();
 }
 
 PgrRef
@@ -561,7 +568,7 @@ pgr_pin_pending_head(void)
 void
 pgr_pin_end_transaction(void)
 {
-	forget_current();
+	pgr_pin_forget();
 	end_sharing(); /* AtEOXact_Parallel has waited for them */
 	for (Attachment *a = attachments; a != NULL; a = a->next)
 	{
@@ -608,14 +615,46 @@ share_with_workers(void)
 	return true;
 }
 
+/*
+ * A top-level statement begins to run.  Under READ COMMITTED a pin that was
+ * taken without a portal, by planning this statement or an earlier one, must
+ * not outlive that: it would grow old with the transaction.
+ */
+static void
+begin_statement(void)
+{
+	pgr_pin_forget();
+	if (chain == NULL && ActivePortal != NULL && transaction_pin != NULL &&
+		!IsolationUsesXactSnapshot() && !IsParallelWorker())
+	{
+		pin_release(transaction_pin);
+		transaction_pin = NULL;
+	}
+}
+
+/*
+ * Starting a plan can evaluate functions too (partition pruning).  The portal
+ * is active by then, so its pin is the one that running it will use.
+ */
+static void
+executor_start(QueryDesc *query, int flags)
+{
+	begin_statement();
+	if (prev_executor_start)
+		prev_executor_start(query, flags);
+	else
+		standard_ExecutorStart(query, flags);
+	pgr_pin_forget();
+}
+
 static void
 executor_run(PGR_EXECUTOR_RUN_ARGS)
 {
 	Frame frame = {ActivePortal, chain};
 	volatile bool shared = false;
 
+	begin_statement();
 	chain = &frame;
-	forget_current();
 	PG_TRY();
 	{
 		if (query->plannedstmt->parallelModeNeeded && pgr_image != NULL &&
@@ -629,7 +668,7 @@ executor_run(PGR_EXECUTOR_RUN_ARGS)
 	PG_FINALLY();
 	{
 		chain = frame.up;
-		forget_current();
+		pgr_pin_forget();
 	}
 	PG_END_TRY();
 
@@ -644,7 +683,7 @@ executor_finish(QueryDesc *query)
 	Frame frame = {ActivePortal, chain};
 
 	chain = &frame;
-	forget_current();
+	pgr_pin_forget();
 	PG_TRY();
 	{
 		if (prev_executor_finish)
@@ -655,7 +694,7 @@ executor_finish(QueryDesc *query)
 	PG_FINALLY();
 	{
 		chain = frame.up;
-		forget_current();
+		pgr_pin_forget();
 	}
 	PG_END_TRY();
 }
@@ -668,8 +707,8 @@ process_utility(PlannedStmt *statement, const char *text, bool read_only_tree,
 {
 	Frame frame = {ActivePortal, chain};
 
+	begin_statement();
 	chain = &frame;
-	forget_current();
 	PG_TRY();
 	{
 		if (prev_process_utility)
@@ -682,7 +721,7 @@ process_utility(PlannedStmt *statement, const char *text, bool read_only_tree,
 	PG_FINALLY();
 	{
 		chain = frame.up;
-		forget_current();
+		pgr_pin_forget();
 	}
 	PG_END_TRY();
 }
@@ -690,6 +729,8 @@ process_utility(PlannedStmt *statement, const char *text, bool read_only_tree,
 void
 pgr_pin_install(void)
 {
+	prev_executor_start = ExecutorStart_hook;
+	ExecutorStart_hook = executor_start;
 	prev_executor_run = ExecutorRun_hook;
 	ExecutorRun_hook = executor_run;
 	prev_executor_finish = ExecutorFinish_hook;

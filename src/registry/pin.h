@@ -3,7 +3,7 @@
  *	  Which generation a read uses: one for each top-level statement.
  *
  * A statement is the chain of portals that are running, kept by hooks on
- * ExecutorRun, ExecutorFinish and ProcessUtility.  The first read takes the
+ * ExecutorStart, ExecutorRun, ExecutorFinish and ProcessUtility.  The first read takes the
  * pin of the innermost portal of the chain that has one, else a new one, and
  * gives it to every portal of the chain that has none.  So a query, the
  * functions that it calls and the cursors that they open read one generation,
@@ -52,6 +52,9 @@ pgr_pin(void)
 	return likely(pgr_pin_current != NULL) ? pgr_pin_current :
 											 pgr_pin_resolve();
 }
+
+/* The next read resolves its pin again; no pin is released. */
+extern void pgr_pin_forget(void);
 
 /* Drop what the chain pins, so that the next read pins anew. */
 extern PgrPin *pgr_pin_advance(void);

@@ -413,7 +413,7 @@ typedef struct Overlay
 } Overlay;
 
 static const PgrBlock *
-overlay_block(const PgrRegistryName *registry, const PgrBlock *base)
+overlay_block(const PgrBlock *base)
 {
 	static Overlay overlay;
 	CommandId command = ActiveSnapshotSet() ? GetActiveSnapshot()->curcid :
@@ -432,8 +432,7 @@ overlay_block(const PgrRegistryName *registry, const PgrBlock *base)
 	overlay.block = NULL;
 	MemoryContextReset(overlay.context);
 	caller = MemoryContextSwitchTo(overlay.context);
-	overlay.block = pgr_pending_overlay(registry, base, &base->definition,
-										pin->at);
+	overlay.block = pgr_pending_overlay(&base->definition, base, pin->at);
 	MemoryContextSwitchTo(caller);
 	overlay.token = pin->token;
 	overlay.head = head;
@@ -453,26 +452,24 @@ pgr_rates_block(void)
 	if (!pgr_pending_any())
 		return block;
 	pgr_pending_state(&registry, false, &state);
-	return state.touched ? overlay_block(&registry, block) : block;
+	return state.touched ? overlay_block(block) : block;
 }
 
 void
-pgr_rates_set(const PgrRateSet *set)
+pgr_rates_set(const PgrDefinition *definition, const PgrRateSet *set)
 {
-	PgrRegistryName registry = {InvalidOid, InvalidOid, PGR_RATES_NAME,
-								strlen(PGR_RATES_NAME)};
 	PgrRatesInfo info;
 	PgrChange *changes;
 	int n = set_changes(set, &changes);
 
 	fill_info(&info, set, true);
-	pgr_pending_rates(&info, sizeof(info), sizeof(info.base));
+	pgr_pending_rates(definition, &info, sizeof(info), sizeof(info.base));
 	for (int i = 0; i < n; i++)
 	{
 		PgrValue value = {changes[i].fixed, changes[i].value_len,
 						  changes[i].value};
 
-		pgr_pending_put(&registry, changes[i].key, changes[i].key_len, &value,
+		pgr_pending_put(definition, changes[i].key, changes[i].key_len, &value,
 						0);
 	}
 }

@@ -146,6 +146,7 @@ extern const PgrBlock *pgr_rates_block(void);
 extern Numeric pgr_rates_quotient(Numeric r_to, Numeric r_from);
 
 /* set_rates: the pending changes of this transaction. */
-extern void pgr_rates_set(const PgrRateSet *set);
+extern void pgr_rates_set(const PgrDefinition *definition,
+						  const PgrRateSet *set);
 
 #endif /* PGR_REGISTRY_RATES_H */

@@ -63,7 +63,8 @@ resolve(PgrText name, const PgrBlock **block, PgrPendingState *state)
 	if (name.len == 0 || name.len >= PGR_NAME_LEN)
 		return NULL;
 	root = pgr_pin()->root;
-	*block = pgr_directory_find(root, name.data, name.len, &slot);
+	*block = pgr_directory_find(root, MyDatabaseId, pgr_directory_extension(),
+								name.data, name.len, &slot);
 	if (pgr_pending_any())
 	{
 		PgrRegistryName registry = registry_name(name);
@@ -134,10 +135,9 @@ pgr_reader_find(FunctionCallInfo fcinfo, PgrText name, PgrText key,
 		return false;
 	if (pgr_pending_any())
 	{
-		PgrRegistryName registry = registry_name(name);
 		TimestampTz expires_at;
 
-		switch (pgr_pending_find(&registry, &state, false, key.data, key.len,
+		switch (pgr_pending_find(definition, &state, false, key.data, key.len,
 								 value, &expires_at))
 		{
 			case PGR_PENDING_VALUE:
@@ -165,12 +165,10 @@ pgr_reader_block(PgrText name)
 	const PgrBlock *block;
 	PgrPendingState state;
 	const PgrDefinition *definition = resolve_allowed(name, &block, &state);
-	PgrRegistryName registry;
 
 	if (!pgr_pending_any())
 		return block;
-	registry = registry_name(name);
-	return pgr_pending_overlay(&registry, block, definition, pgr_pin()->at);
+	return pgr_pending_overlay(definition, block, pgr_pin()->at);
 }
 
 bool

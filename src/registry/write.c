@@ -10,6 +10,7 @@
 #include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "tcop/utility.h"
+#include "utils/inval.h"
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
@@ -57,13 +58,6 @@ lock_whole(const PgrRegistryName *registry)
 }
 
 void
-pgr_write_lock_rates(void)
-{
-	lock_object(InvalidOid, hash_text(PGR_RATES_NAME, strlen(PGR_RATES_NAME)),
-				WHOLE_REGISTRY, ExclusiveLock);
-}
-
-void
 pgr_write_lock_directory(void)
 {
 	lock_object(MyDatabaseId, 0, DIRECTORY, ExclusiveLock);
@@ -100,6 +94,7 @@ newest_definition(const PgrRegistryName *registry, PgrDefinition *definition)
 	}
 	LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_SHARED);
 	block = pgr_directory_find(pgr_image_ptr(pgr_image, pgr_image->root),
+							   registry->database, registry->extension,
 							   registry->name, registry->len, &slot);
 	if (block != NULL)
 		*definition = block->definition;
@@ -113,13 +108,27 @@ valid_name(PgrText name)
 	return name.len > 0 && name.len < PGR_NAME_LEN;
 }
 
-static void
-fill_name(PgrText name, PgrRegistryName *registry)
+/*
+ * Names in the extension as it is now: it may have been dropped, and created
+ * again, while we waited for a lock.
+ */
+static PgrRegistryName
+current_name(PgrText name)
 {
-	registry->database = MyDatabaseId;
-	registry->extension = pgr_directory_extension();
-	registry->name = name.data;
-	registry->len = name.len;
+	PgrRegistryName registry = {MyDatabaseId, InvalidOid, name.data, name.len};
+
+	AcceptInvalidationMessages();
+	registry.extension = pgr_directory_extension();
+	return registry;
+}
+
+static bool
+find_allowed(PgrText name, PgrDefinition *definition)
+{
+	PgrRegistryName registry = current_name(name);
+
+	return newest_definition(&registry, definition) &&
+		pgr_reader_allowed(definition);
 }
 
 static void
@@ -129,33 +138,59 @@ refuse_rates(PgrText name, const char *what)
 		memcmp(name.data, PGR_RATES_NAME, name.len) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_RESERVED_NAME),
-				 errmsg("%s cannot change the registry \"%s\"", what,
-						PGR_RATES_NAME),
+				 errmsg("%s cannot change the registry \"%s\"", what, PGR_RATES_NAME),
 				 errhint("Use registry.set_rates().")));
 }
 
 void
 pgr_write_open(const char *what, PgrText name, const PgrText *key,
-			   PgrRegistryName *registry, PgrDefinition *definition)
+			   PgrDefinition *definition)
 {
+	PgrRegistryName registry;
+
 	pgr_write_allowed_here(what);
 	refuse_rates(name, what);
-	fill_name(name, registry);
 	/* before the lock, so that nobody can lock what is not his */
-	if (!valid_name(name) || !newest_definition(registry, definition) ||
-		!pgr_reader_allowed(definition))
+	if (!valid_name(name) || !find_allowed(name, definition))
 		pgr_reader_refuse(name);
+	registry = pgr_registry_name(definition);
 	if (key != NULL)
-		lock_key(registry, *key);
+		lock_key(&registry, *key);
 	else
-		lock_whole(registry);
-	if (!newest_definition(registry, definition) ||
-		!pgr_reader_allowed(definition))
+		lock_whole(&registry);
+	if (!find_allowed(name, definition))
 		pgr_reader_refuse(name);
 }
 
+void
+pgr_write_recheck(const PgrDefinition *definition)
+{
+	PgrRegistryName registry = pgr_registry_name(definition);
+	PgrDefinition now;
+
+	if (newest_definition(&registry, &now) &&
+		now.incarnation == definition->incarnation &&
+		now.value_type == definition->value_type)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("registry \"%.*s\" was changed while the value was being converted",
+					definition->name_len, definition->name)));
+}
+
+void
+pgr_write_open_rates(PgrDefinition *definition)
+{
+	PgrRegistryName registry = {InvalidOid, InvalidOid, PGR_RATES_NAME,
+								strlen(PGR_RATES_NAME)};
+
+	lock_whole(&registry);
+	if (!newest_definition(&registry, definition))
+		elog(ERROR, "the registry of the rates is missing");
+}
+
 bool
-pgr_write_key_exists(const PgrRegistryName *registry, PgrText key)
+pgr_write_key_exists(const PgrDefinition *definition, PgrText key)
 {
 	PgrPendingState state = {0};
 	const PgrBlock *block;
@@ -167,8 +202,10 @@ pgr_write_key_exists(const PgrRegistryName *registry, PgrText key)
 
 	if (pgr_pending_any())
 	{
-		pgr_pending_state(registry, true, &state);
-		switch (pgr_pending_find(registry, &state, true, key.data, key.len,
+		PgrRegistryName registry = pgr_registry_name(definition);
+
+		pgr_pending_state(&registry, true, &state);
+		switch (pgr_pending_find(definition, &state, true, key.data, key.len,
 								 &value, &expires_at))
 		{
 			case PGR_PENDING_VALUE:
@@ -183,7 +220,8 @@ pgr_write_key_exists(const PgrRegistryName *registry, PgrText key)
 		return false;
 	LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_SHARED);
 	block = pgr_directory_find(pgr_image_ptr(pgr_image, pgr_image->root),
-							   registry->name, registry->len, &slot);
+							   definition->database, definition->extension,
+							   definition->name, definition->name_len, &slot);
 	if (block != NULL)
 		found = pgr_block_find(block, key.data, key.len);
 	if (found != NULL)
@@ -193,18 +231,29 @@ pgr_write_key_exists(const PgrRegistryName *registry, PgrText key)
 }
 
 bool
-pgr_write_find_for_ddl(PgrText name, bool drop, PgrRegistryName *registry,
-					   PgrDefinition *definition)
+pgr_write_find_for_ddl(PgrText name, bool drop, PgrDefinition *definition)
 {
-	fill_name(name, registry);
-	if (!valid_name(name))
-		return false;
-	if (drop &&
-		(!newest_definition(registry, definition) ||
-		 !pgr_reader_allowed(definition)))
-		return false;
-	pgr_write_lock_directory();
+	PgrRegistryName registry;
+
 	if (drop)
-		lock_whole(registry);
-	return newest_definition(registry, definition);
+	{
+		if (!valid_name(name) || !find_allowed(name, definition))
+			return false;
+		pgr_write_lock_directory();
+		registry = pgr_registry_name(definition);
+		lock_whole(&registry);
+		return find_allowed(name, definition);
+	}
+	pgr_write_lock_directory();
+	registry = current_name(name);
+	if (!OidIsValid(registry.extension))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("extension \"pg_registry\" is not installed in this database")));
+	if (newest_definition(&registry, definition))
+		return true;
+	memset(definition, 0, sizeof(*definition));
+	definition->database = registry.database;
+	definition->extension = registry.extension;
+	return false;
 }

@@ -24,19 +24,27 @@ extern void pgr_write_allowed_here(const char *what);
  * undefined_object as for readers.
  */
 extern void pgr_write_open(const char *what, PgrText name, const PgrText *key,
-						   PgrRegistryName *registry,
 						   PgrDefinition *definition);
 
-/* Does the key exist, as of the newest commit and our own changes? */
-extern bool pgr_write_key_exists(const PgrRegistryName *registry, PgrText key);
+/*
+ * Encoding a value can run anybody's cast function.  ERROR 55000 if that has
+ * dropped the registry or made another one of its name.
+ */
+extern void pgr_write_recheck(const PgrDefinition *definition);
 
-/* Locks the directory first; false if there is no such registry. */
+/* Does the key exist, as of the newest commit and our own changes? */
+extern bool pgr_write_key_exists(const PgrDefinition *definition, PgrText key);
+
+/*
+ * For creating and dropping: locks the directory (and the registry to be
+ * dropped), then looks.  False if there is no such registry, or for a drop,
+ * none of this role's; then only the names in *definition are set.
+ */
 extern bool pgr_write_find_for_ddl(PgrText name, bool drop,
-								   PgrRegistryName *registry,
 								   PgrDefinition *definition);
 
 /* The whole of the cluster's rates. */
-extern void pgr_write_lock_rates(void);
+extern void pgr_write_open_rates(PgrDefinition *definition);
 
 /* The directory of this database, for DROP EXTENSION. */
 extern void pgr_write_lock_directory(void);

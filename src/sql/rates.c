@@ -655,6 +655,7 @@ pgr_sql_set_rates(PG_FUNCTION_ARGS)
 {
 	static const char *const names[] = {"base", "rates", "value_date", "name"};
 	PgrRateSet set = {.source = "set_rates"};
+	PgrDefinition definition;
 	PgrText base;
 
 	pgr_write_allowed_here("registry.set_rates()");
@@ -675,7 +676,7 @@ pgr_sql_set_rates(PG_FUNCTION_ARGS)
 				 errmsg("value_date is out of range")));
 	set.fetched_at = GetCurrentTransactionStartTimestamp();
 	fill_set(&set, PG_GETARG_JSONB_P(1));
-	pgr_write_lock_rates();
-	pgr_rates_set(&set);
+	pgr_write_open_rates(&definition);
+	pgr_rates_set(&definition, &set);
 	PG_RETURN_NULL(); /* rate_set: until rate sets exist */
 }

@@ -174,7 +174,6 @@ pgr_sql_create_registry(PG_FUNCTION_ARGS)
 		{"the registry name", "value_type", "keys",         "durable", NULL,
 		 "on_stale",          "notify",     "if_not_exists"};
 	PgrText name;
-	PgrRegistryName registry;
 	PgrDefinition existing;
 	PgrDefinition definition = {.kind = PGR_BLOCK_REGISTRY};
 
@@ -186,14 +185,14 @@ pgr_sql_create_registry(PG_FUNCTION_ARGS)
 	definition.value_type = value_type_argument(PG_GETARG_OID(1));
 	refuse_unsupported_options(fcinfo);
 	check_registry_name(name);
-	if (pgr_write_find_for_ddl(name, false, &registry, &existing))
+	if (pgr_write_find_for_ddl(name, false, &existing))
 	{
 		check_existing(name, &existing, definition.value_type,
 					   PG_GETARG_BOOL(7));
 		PG_RETURN_VOID();
 	}
-	definition.database = registry.database;
-	definition.extension = registry.extension;
+	definition.database = existing.database;
+	definition.extension = existing.extension;
 	definition.owner = GetUserId();
 	definition.name_len = (uint16) name.len;
 	definition.created_at = GetCurrentTransactionStartTimestamp();
@@ -206,7 +205,6 @@ Datum
 pgr_sql_drop_registry(PG_FUNCTION_ARGS)
 {
 	PgrText name;
-	PgrRegistryName registry;
 	PgrDefinition existing;
 
 	pgr_write_allowed_here("registry.drop_registry()");
@@ -215,10 +213,9 @@ pgr_sql_drop_registry(PG_FUNCTION_ARGS)
 	refuse_null(fcinfo, 2, "cascade");
 	if (name.len > 0 && name.len < PGR_NAME_LEN)
 		check_registry_name(name);
-	if (pgr_write_find_for_ddl(name, true, &registry, &existing) &&
-		pgr_reader_allowed(&existing))
+	if (pgr_write_find_for_ddl(name, true, &existing))
 	{
-		pgr_pending_drop(&registry);
+		pgr_pending_drop(&existing);
 		PG_RETURN_VOID();
 	}
 	if (!PG_GETARG_BOOL(1))
@@ -268,17 +265,17 @@ pgr_sql_put(PG_FUNCTION_ARGS)
 {
 	PgrText name = name_argument(fcinfo);
 	PgrText key = key_argument(fcinfo);
-	PgrRegistryName registry;
 	PgrDefinition definition;
 	PgrValue value;
 	TimestampTz expires_at;
 
 	refuse_null_value(fcinfo);
 	expires_at = ttl_argument(fcinfo);
-	pgr_write_open("registry.put()", name, &key, &registry, &definition);
+	pgr_write_open("registry.put()", name, &key, &definition);
 	pgr_value_from_text(definition.value_type,
 						text_to_cstring(PG_GETARG_TEXT_PP(2)), &value);
-	pgr_pending_put(&registry, key.data, key.len, &value, expires_at);
+	pgr_write_recheck(&definition);
+	pgr_pending_put(&definition, key.data, key.len, &value, expires_at);
 	PG_RETURN_VOID();
 }
 
@@ -288,7 +285,6 @@ pgr_sql_put_any(PG_FUNCTION_ARGS)
 	PgrText name = name_argument(fcinfo);
 	PgrText key = key_argument(fcinfo);
 	Oid type = get_fn_expr_argtype(fcinfo->flinfo, 2);
-	PgrRegistryName registry;
 	PgrDefinition definition;
 	PgrValue value;
 	TimestampTz expires_at;
@@ -299,10 +295,11 @@ pgr_sql_put_any(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INDETERMINATE_DATATYPE),
 				 errmsg("could not determine the data type of the value")));
 	expires_at = ttl_argument(fcinfo);
-	pgr_write_open("registry.put()", name, &key, &registry, &definition);
+	pgr_write_open("registry.put()", name, &key, &definition);
 	pgr_value_from_datum(definition.value_type, PG_GETARG_DATUM(2), type,
 						 &value);
-	pgr_pending_put(&registry, key.data, key.len, &value, expires_at);
+	pgr_write_recheck(&definition);
+	pgr_pending_put(&definition, key.data, key.len, &value, expires_at);
 	PG_RETURN_VOID();
 }
 
@@ -311,23 +308,23 @@ pgr_sql_delete(PG_FUNCTION_ARGS)
 {
 	PgrText name = name_argument(fcinfo);
 	PgrText key;
-	PgrRegistryName registry;
 	PgrDefinition definition;
 
 	refuse_null(fcinfo, 1, "the key");
 	key = pgr_text(PG_GETARG_DATUM(1));
-	pgr_write_open("registry.delete()", name, &key, &registry, &definition);
+	pgr_write_open("registry.delete()", name, &key, &definition);
 	if (key.len == 0 || key.len > PGR_KEY_MAX_BYTES ||
-		!pgr_write_key_exists(&registry, key))
+		!pgr_write_key_exists(&definition, key))
 		PG_RETURN_BOOL(false);
-	pgr_pending_delete(&registry, key.data, key.len);
+	pgr_pending_delete(&definition, key.data, key.len);
 	PG_RETURN_BOOL(true);
 }
 
 static void
-put_member(const PgrRegistryName *registry, PgrValueType type,
-		   const JsonbValue *key_value, JsonbValue *member)
+put_member(const PgrDefinition *definition, const JsonbValue *key_value,
+		   JsonbValue *member)
 {
+	PgrValueType type = (PgrValueType) definition->value_type;
 	PgrText key = {key_value->val.string.val, key_value->val.string.len};
 	PgrValue value;
 
@@ -339,14 +336,14 @@ put_member(const PgrRegistryName *registry, PgrValueType type,
 						pg_mbcliplen(key.data, key.len, 63), key.data),
 				 errhint("Use registry.delete().")));
 	pgr_value_from_jsonb(type, member, &value);
-	pgr_pending_put(registry, key.data, key.len, &value, 0);
+	pgr_write_recheck(definition);
+	pgr_pending_put(definition, key.data, key.len, &value, 0);
 }
 
 Datum
 pgr_sql_put_many(PG_FUNCTION_ARGS)
 {
 	PgrText name = name_argument(fcinfo);
-	PgrRegistryName registry;
 	PgrDefinition definition;
 	Jsonb *entries;
 	JsonbIterator *iterator;
@@ -358,7 +355,7 @@ pgr_sql_put_many(PG_FUNCTION_ARGS)
 	refuse_null(fcinfo, 2, "replace");
 	if (PG_GETARG_BOOL(2))
 		not_yet("replace => true", NULL);
-	pgr_write_open("registry.put_many()", name, NULL, &registry, &definition);
+	pgr_write_open("registry.put_many()", name, NULL, &definition);
 	entries = PG_GETARG_JSONB_P(1);
 	if (!JB_ROOT_IS_OBJECT(entries))
 		ereport(ERROR,
@@ -369,7 +366,7 @@ pgr_sql_put_many(PG_FUNCTION_ARGS)
 	while (JsonbIteratorNext(&iterator, &key, true) == WJB_KEY)
 	{
 		(void) JsonbIteratorNext(&iterator, &member, true);
-		put_member(&registry, definition.value_type, &key, &member);
+		put_member(&definition, &key, &member);
 		n++;
 	}
 	PG_RETURN_INT64(n);

@@ -117,6 +117,11 @@ pgr_sql_advance(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
 				 errmsg("registry.advance() cannot be used in a transaction of isolation level REPEATABLE READ or SERIALIZABLE"),
 				 errdetail("All reads of such a transaction see one generation.")));
+	if (IsInParallelMode())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("registry.advance() cannot be used while a parallel query runs"),
+				 errdetail("Its parallel workers go on reading the generation that they began with.")));
 	PG_RETURN_INT64((int64) pgr_pin_advance()->generation);
 }
 
@@ -162,11 +167,7 @@ static void
 put_changed(ReturnSetInfo *result, const PgrBlock *block,
 			const PgrDefinition *definition)
 {
-	PgrRegistryName name = {definition->database, definition->extension,
-							definition->name, definition->name_len};
-
-	put_registry(result,
-				 pgr_pending_overlay(&name, block, definition, pgr_pin()->at),
+	put_registry(result, pgr_pending_overlay(definition, block, pgr_pin()->at),
 				 definition);
 }
 
@@ -192,9 +193,7 @@ put_committed(ReturnSetInfo *result, const PgrBlock *directory,
 		CHECK_FOR_INTERRUPTS();
 		if (pgr_pending_any())
 		{
-			const PgrDefinition *d = &block->definition;
-			PgrRegistryName name = {d->database, d->extension, d->name,
-									d->name_len};
+			PgrRegistryName name = pgr_registry_name(&block->definition);
 
 			pgr_pending_state(&name, false, &state);
 		}
