@@ -300,73 +300,124 @@ pgr_publish_end(PgrPublish *publish)
  */
 
 /*
- * Does any pin lie in [birth, death)?  With the few lines in use of a normal
- * server a scan per object would do; the filter below makes it one scan per
- * batch: most batches are pinned by nobody at all, or only by generations
- * that are younger than everything in them.
+ * The generations that are pinned, each once, in ascending order.  Beyond
+ * what fits every object younger than the oldest pin is kept: a server with so
+ * many different pins can wait for the next round.
  */
-typedef struct PinScan
-{
-	const PgrSharedImage *image;
-	uint32 lines;
-	uint32 spares;
-	uint64 oldest;
-} PinScan;
+#define MAX_PINNED 512
 
-static bool
-cells_pin(const pg_atomic_uint64 *cells, int n, uint64 birth, uint64 death,
-		  uint64 *oldest)
+typedef struct Pinned
 {
-	bool pinned = false;
+	uint64 generations[MAX_PINNED];
+	int n;
+	bool overflow;
+} Pinned;
 
+/* Index of the first pinned generation that is not below g. */
+static int
+first_pinned(const Pinned *pinned, uint64 g)
+{
+	int low = 0;
+	int high = pinned->n;
+
+	while (low < high)
+	{
+		int middle = (low + high) / 2;
+
+		if (pinned->generations[middle] < g)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+static void
+add_pinned(Pinned *pinned, uint64 g)
+{
+	int i = first_pinned(pinned, g);
+
+	if (i < pinned->n && pinned->generations[i] == g)
+		return;
+	if (pinned->n == MAX_PINNED)
+	{
+		pinned->overflow = true;
+		if (i == pinned->n)
+			return;
+		pinned->n--; /* the oldest ones are what matters */
+	}
+	memmove(&pinned->generations[i + 1], &pinned->generations[i],
+			(pinned->n - i) * sizeof(uint64));
+	pinned->generations[i] = g;
+	pinned->n++;
+}
+
+static void
+collect_cells(Pinned *pinned, pg_atomic_uint64 *cells, int n)
+{
 	for (int i = 0; i < n; i++)
 	{
-		uint64 g = pg_atomic_read_u64(&((pg_atomic_uint64 *) cells)[i]);
+		uint64 g = pg_atomic_read_u64(&cells[i]);
 
-		if (g == 0)
-			continue;
-		if (g < *oldest)
-			*oldest = g;
-		if (g >= birth && g < death)
-			pinned = true;
+		if (g != 0)
+			add_pinned(pinned, g);
 	}
-	return pinned;
+}
+
+static void
+collect_pinned(const PgrSharedImage *image, Pinned *pinned)
+{
+	uint32 lines = pg_atomic_read_u32(&((PgrSharedImage *) image)->lines_high);
+	uint32 spares = pg_atomic_read_u32(
+		&((PgrSharedImage *) image)->spares_high);
+
+	pinned->n = 0;
+	pinned->overflow = false;
+	for (uint32 i = 0; i < lines; i++)
+		collect_cells(pinned, pgr_image_line(image, i)->pins, PGR_LINE_PINS);
+	for (uint32 i = 0; i < spares; i++)
+		collect_cells(pinned, pgr_image_spare(image, i)->pins, PGR_SPARE_PINS);
 }
 
 static bool
-scan_pins(PinScan *scan, uint64 birth, uint64 death)
+is_pinned(const Pinned *pinned, const PgrSharedObject *object)
 {
-	bool pinned = false;
+	int i = first_pinned(pinned, object->birth);
 
-	scan->oldest = UINT64_MAX;
-	for (uint32 i = 0; i < scan->lines; i++)
-		pinned |= cells_pin(pgr_image_line(scan->image, i)->pins,
-							PGR_LINE_PINS, birth, death, &scan->oldest);
-	for (uint32 i = 0; i < scan->spares; i++)
-		pinned |= cells_pin(pgr_image_spare(scan->image, i)->pins,
-							PGR_SPARE_PINS, birth, death, &scan->oldest);
-	return pinned;
+	if (i == pinned->n)
+		return pinned->overflow;
+	return pinned->generations[i] < object->death;
+}
+
+/*
+ * Is it time?  What the last round had to keep does not count, so that one
+ * idle pin does not make every publish look at all that it holds back: the
+ * work is paid for by new garbage.
+ */
+static bool
+is_due(const PgrSharedImage *image, const PgrArena *arena)
+{
+	uint64 some_bytes = arena->units * PGR_ARENA_UNIT / RECLAIM_FRACTION;
+
+	return image->retired_count >=
+		image->kept_count + Max(RECLAIM_BATCH, image->kept_count / 2) ||
+		image->retired_bytes >=
+		image->kept_bytes + Max(some_bytes, image->kept_bytes / 2);
 }
 
 void
 pgr_image_reclaim(PgrSharedImage *image, bool now)
 {
 	PgrArena *arena = pgr_image_arena(image);
-	PinScan scan = {.image = image};
+	Pinned pinned;
 	PgrRef ref;
 	PgrRef kept_tail = 0;
-	uint64 oldest;
 
-	if (!now && image->retired_count < RECLAIM_BATCH &&
-		image->retired_bytes <
-			arena->units * PGR_ARENA_UNIT / RECLAIM_FRACTION)
+	if (!now && !is_due(image, arena))
 		return;
 
-	pg_memory_barrier(); /* C1, pairs with R3 */
-	scan.lines = pg_atomic_read_u32(&image->lines_high);
-	scan.spares = pg_atomic_read_u32(&image->spares_high);
-	scan_pins(&scan, 0, 0); /* C2, all of them at once */
-	oldest = scan.oldest;
+	pg_memory_barrier();            /* C1, pairs with R3 */
+	collect_pinned(image, &pinned); /* C2 */
 
 	ref = image->retired_head;
 	image->retired_head = 0;
@@ -377,8 +428,7 @@ pgr_image_reclaim(PgrSharedImage *image, bool now)
 		PgrSharedObject *object = pgr_image_ptr(image, ref);
 		PgrRef next = object->next_retired;
 
-		if (object->death <= oldest ||
-			!scan_pins(&scan, object->birth, object->death))
+		if (!is_pinned(&pinned, object))
 		{
 			pgr_arena_free(arena, ref); /* C3 */
 			image->reclaimed_count++;
@@ -398,6 +448,8 @@ pgr_image_reclaim(PgrSharedImage *image, bool now)
 		ref = next;
 	}
 	image->retired_tail = kept_tail;
+	image->kept_count = image->retired_count;
+	image->kept_bytes = image->retired_bytes;
 }
 
 uint32

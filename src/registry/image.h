@@ -151,6 +151,8 @@ typedef struct PgrSharedImage
 	PgrRef retired_tail;
 	uint32 retired_count;
 	uint64 retired_bytes;
+	uint32 kept_count; /* of the retired: the last reclaim had to keep */
+	uint64 kept_bytes;
 	uint64 reclaimed_count;
 	PgrRef reservations; /* PgrReservation list of publish.c */
 	uint32 slots_used;
