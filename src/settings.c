@@ -8,7 +8,9 @@
  */
 #include "postgres.h"
 
+#include <arpa/inet.h>
 #include <limits.h>
+#include <netinet/in.h>
 
 #include "utils/guc.h"
 
@@ -57,79 +59,100 @@ static const struct config_enum_entry level_options[] =
  * ------------------------------------------------------------------------
  */
 
+/* A literal of 127.0.0.0/8 or ::1, or "localhost". */
 static bool
 is_loopback(const char *host, Size len)
 {
-	static const char *const names[] = {"localhost", "[::1]"};
+	char text[INET6_ADDRSTRLEN];
+	struct in_addr address;
 
-	for (Size i = 0; i < lengthof(names); i++)
-		if (len == strlen(names[i]) &&
-			pg_strncasecmp(host, names[i], len) == 0)
-			return true;
-	return len >= 4 && strncmp(host, "127.", 4) == 0 &&
-		strspn(host, "0123456789.") >= len;
+	if ((len == strlen("localhost") &&
+		 pg_strncasecmp(host, "localhost", len) == 0) ||
+		(len == strlen("[::1]") && strncmp(host, "[::1]", len) == 0))
+		return true;
+	if (len >= sizeof(text))
+		return false;
+	memcpy(text, host, len);
+	text[len] = '\0';
+	return inet_pton(AF_INET, text, &address) == 1 &&
+		ntohl(address.s_addr) >> 24 == 127;
 }
 
-/* The rest is libcurl's business; this catches what can only be a mistake. */
+/* Nothing, or a colon and a port. */
 static bool
-check_url(char **newval, void **extra, GucSource source)
+is_port(const char *text, const char *end)
 {
-	const char *url = *newval;
-	const char *host;
-	const char *end;
-	bool plain;
+	Size digits;
 
-	if (url[0] == '\0')
+	if (text == end)
 		return true;
+	digits = strspn(text + 1, "0123456789");
+	return *text == ':' && digits >= 1 && digits <= 5 &&
+		text + 1 + digits == end && atoi(text + 1) >= 1 &&
+		atoi(text + 1) <= 65535;
+}
+
+/* The host part of an authority, brackets included; NULL if they do not match */
+static const char *
+host_end(const char *host, const char *end)
+{
+	const char *mark;
+
+	if (host[0] == '[')
+	{
+		mark = memchr(host, ']', end - host);
+		return mark ? mark + 1 : NULL;
+	}
+	mark = memchr(host, ':', end - host);
+	return mark ? mark : end;
+}
+
+/* What is wrong with a URL, NULL if nothing is that we can see here. */
+static const char *
+url_mistake(const char *url)
+{
+	const char *host;
+	const char *after;
+	const char *end;
+	bool plain = pg_strncasecmp(url, "http://", 7) == 0;
+
 	for (const char *c = url; *c; c++)
-	{
-		if ((unsigned char) *c > ' ' && (unsigned char) *c < 0x7F)
-			continue;
-		GUC_check_errdetail(
-			"A URL has no spaces, control characters or characters outside ASCII.");
-		return false;
-	}
-	plain = pg_strncasecmp(url, "http://", 7) == 0;
+		if ((unsigned char) *c <= ' ' || (unsigned char) *c >= 0x7F)
+			return "A URL has no spaces, control characters or characters outside ASCII.";
 	if (!plain && pg_strncasecmp(url, "https://", 8) != 0)
-	{
-		GUC_check_errdetail(
-			"The URL must begin with \"https://\" (or \"http://\" for a loopback address).");
-		return false;
-	}
+		return "The URL must begin with \"https://\" (or \"http://\" for a loopback address).";
 	host = strstr(url, "://") + 3;
 	end = host + strcspn(host, "/?#");
 	if (memchr(host, '@', end - host) != NULL)
-	{
-		GUC_check_errdetail(
-			"A URL with a user name or password is not accepted.");
-		return false;
-	}
-	if (host[0] == '[')
-	{
-		const char *bracket = memchr(host, ']', end - host);
+		return "A URL with a user name or password is not accepted.";
+	after = host_end(host, end);
+	if (after == NULL)
+		return "The IPv6 address of the URL has no closing bracket.";
+	if (after == host)
+		return "The URL has no host name.";
+	if (after != end && *after != ':')
+		return "After the IPv6 address of the URL only a port may follow.";
+	if (!is_port(after, end))
+		return "The port of the URL must be a number from 1 to 65535.";
+	if (plain && !is_loopback(host, after - host))
+		return "Plain http is accepted only for a literal loopback address or \"localhost\".";
+	return NULL;
+}
 
-		if (bracket == NULL)
-		{
-			GUC_check_errdetail(
-				"The IPv6 address of the URL has no closing bracket.");
-			return false;
-		}
-		end = bracket + 1;
-	}
-	else if (memchr(host, ':', end - host) != NULL)
-		end = memchr(host, ':', end - host);
-	if (end == host)
-	{
-		GUC_check_errdetail("The URL has no host name.");
-		return false;
-	}
-	if (plain && !is_loopback(host, end - host))
-	{
-		GUC_check_errdetail(
-			"Plain http is accepted only for a literal loopback address or \"localhost\".");
-		return false;
-	}
-	return true;
+/*
+ * Catches what can only be a mistake; the rest is libcurl's business.  The
+ * message does not quote the value, which can hold a secret (S-2).
+ */
+static bool
+check_url(char **newval, void **extra, GucSource source)
+{
+	const char *mistake = (*newval)[0] ? url_mistake(*newval) : NULL;
+
+	if (mistake == NULL)
+		return true;
+	GUC_check_errmsg("invalid value for parameter \"pg_registry.rates_url\"");
+	GUC_check_errdetail("%s", mistake);
+	return false;
 }
 
 /* The next code of a list: skips spaces; returns its length, 0 at the end. */

@@ -26,6 +26,13 @@
 #define PgrProcNumber(proc) ((proc)->pgprocno)
 #endif
 
+/* Tells one transaction of this process from the next. */
+#if PG_VERSION_NUM >= 170000
+#define PgrLocalTransactionId() (MyProc->vxid.lxid)
+#else
+#define PgrLocalTransactionId() (MyProc->lxid)
+#endif
+
 /* A WaitEventSet's custom wait event, one for all of ours before 17. */
 #if PG_VERSION_NUM >= 170000
 #include "utils/wait_event.h"

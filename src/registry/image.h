@@ -154,9 +154,10 @@ typedef struct PgrSharedImage
 	uint32 kept_count; /* of the retired: the last reclaim had to keep */
 	uint64 kept_bytes;
 	uint64 reclaimed_count;
-	PgrRef reservations; /* PgrReservation list of publish.c */
 	uint32 slots_used;
 	uint64 slot_bitmap[PGR_MAX_SLOTS / 64];
+	PgrRef
+		reservations[PGR_MAX_SLOTS]; /* PgrReservation of plan.c; 0 = none */
 
 	/* fixed at start */
 	uint64 seed;

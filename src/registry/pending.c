@@ -371,6 +371,19 @@ pgr_pending_find(const PgrDefinition *definition, const PgrPendingState *state,
 	return PGR_PENDING_VALUE;
 }
 
+bool
+pgr_pending_changes(const PgrDefinition *definition)
+{
+	PgrRegistryName registry = pgr_registry_name(definition);
+
+	for (PgrRef ref = pgr_pin_pending_head(); ref != 0;
+		 ref = change_at(ref)->older)
+		if (change_at(ref)->incarnation == definition->incarnation &&
+			pgr_change_is_of(change_at(ref), &registry))
+			return true;
+	return false;
+}
+
 /* The visible changes to this incarnation of a registry, folded. */
 static void
 fold_visible(PgrFold *fold, const PgrDefinition *definition)

@@ -98,6 +98,9 @@ extern PgrPendingFound pgr_pending_find(const PgrDefinition *definition,
 										PgrValue *value,
 										TimestampTz *expires_at);
 
+/* Has this transaction changed entries of the registry? */
+extern bool pgr_pending_changes(const PgrDefinition *definition);
+
 /*
  * A private block in the current memory context: "base" (NULL = empty) with
  * our visible changes.  For reads of a whole registry and for rates.

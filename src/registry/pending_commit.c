@@ -47,9 +47,12 @@ typedef struct Target
 
 typedef struct Compiler
 {
+	PgrPendingChange **drops; /* of whole extensions and databases */
+	int ndrops;
 	Target *targets;
 	int ntargets;
 	int capacity;
+	HTAB *by_name; /* once there are many targets */
 	PgrPlanRegistry *registries;
 	int nregistries;
 	int max_registries;
@@ -198,17 +201,81 @@ pgr_fold_add(PgrFold *fold, const PgrPendingChange *change)
  * ------------------------------------------------------------------------
  */
 
+/* Key of by_name; zeroed, since it is compared as bytes. */
+typedef struct TargetName
+{
+	Oid database;
+	Oid extension;
+	char name[PGR_NAME_LEN];
+} TargetName;
+
+typedef struct TargetEntry
+{
+	TargetName name;
+	int target;
+} TargetEntry;
+
+static void
+index_target(Compiler *compiler, int i)
+{
+	const PgrRegistryName *registry = &compiler->targets[i].registry;
+	TargetName name = {registry->database, registry->extension, ""};
+	TargetEntry *entry;
+
+	memcpy(name.name, registry->name, registry->len);
+	entry = hash_search(compiler->by_name, &name, HASH_ENTER, NULL);
+	entry->target = i;
+}
+
+static Target *
+known_target(Compiler *compiler, const PgrPendingChange *change)
+{
+	if (compiler->by_name != NULL)
+	{
+		TargetName name = {change->database, change->extension, ""};
+		TargetEntry *entry;
+
+		memcpy(name.name, change->data + change->name_offset,
+			   change->name_len);
+		entry = hash_search(compiler->by_name, &name, HASH_FIND, NULL);
+		return entry ? &compiler->targets[entry->target] : NULL;
+	}
+	for (int i = compiler->ntargets - 1; i >= 0; i--)
+		if (pgr_change_is_of(change, &compiler->targets[i].registry))
+			return &compiler->targets[i];
+	return NULL;
+}
+
+static void
+remember_target(Compiler *compiler)
+{
+	if (compiler->by_name != NULL)
+		index_target(compiler, compiler->ntargets - 1);
+	else if (compiler->ntargets > HASH_FROM)
+	{
+		HASHCTL control = {
+			.keysize = sizeof(TargetName),
+			.entrysize = sizeof(TargetEntry),
+			.hcxt = CurrentMemoryContext,
+		};
+
+		compiler->by_name = hash_create("pg_registry targets", 256, &control,
+										HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+		for (int i = 0; i < compiler->ntargets; i++)
+			index_target(compiler, i);
+	}
+}
+
 static Target *
 find_target(Compiler *compiler, const PgrPendingChange *change)
 {
 	PgrRegistryName registry = {change->database, change->extension,
 								change->data + change->name_offset,
 								change->name_len};
-	Target *target;
+	Target *target = known_target(compiler, change);
 
-	for (int i = compiler->ntargets - 1; i >= 0; i--)
-		if (pgr_change_is_of(change, &compiler->targets[i].registry))
-			return &compiler->targets[i];
+	if (target != NULL)
+		return target;
 	if (compiler->ntargets == compiler->capacity)
 	{
 		compiler->capacity = Max(8, compiler->capacity * 2);
@@ -222,6 +289,7 @@ find_target(Compiler *compiler, const PgrPendingChange *change)
 	target->existing = pgr_directory_find(compiler->root, registry.database,
 										  registry.extension, registry.name,
 										  registry.len, &target->slot);
+	remember_target(compiler);
 	return target;
 }
 
@@ -274,8 +342,9 @@ collect(Compiler *compiler, const PgrPendingChange *change)
 {
 	Target *target;
 
+	CHECK_FOR_INTERRUPTS();
 	if (change->kind == PGR_CHANGE_DROP_ALL)
-		return; /* emit_drop_all */
+		return; /* compile has it */
 	target = find_target(compiler, change);
 	switch ((PgrPendingKind) change->kind)
 	{
@@ -414,15 +483,14 @@ emit_drop_all(Compiler *compiler, const PgrPendingChange *change)
 	}
 }
 
-/* Changes of registries that go with their extension anyway. */
+/* Does the registry go with its extension or database anyway? */
 static bool
-is_dropped(PgrPendingChange **changes, int n, const Target *target)
+is_dropped(const Compiler *compiler, const Target *target)
 {
-	for (int i = 0; i < n; i++)
-		if (changes[i]->kind == PGR_CHANGE_DROP_ALL &&
-			changes[i]->database == target->registry.database &&
-			(changes[i]->extension == InvalidOid ||
-			 changes[i]->extension == target->registry.extension))
+	for (int i = 0; i < compiler->ndrops; i++)
+		if (compiler->drops[i]->database == target->registry.database &&
+			(compiler->drops[i]->extension == InvalidOid ||
+			 compiler->drops[i]->extension == target->registry.extension))
 			return true;
 	return false;
 }
@@ -430,16 +498,22 @@ is_dropped(PgrPendingChange **changes, int n, const Target *target)
 static void
 compile(Compiler *compiler, PgrPendingChange **changes, int n)
 {
+	compiler->drops = MemoryContextAllocHuge(CurrentMemoryContext,
+											 Max(n, 1) *
+												 sizeof(*compiler->drops));
 	for (int i = 0; i < n; i++)
+	{
 		collect(compiler, changes[i]);
+		if (changes[i]->kind == PGR_CHANGE_DROP_ALL)
+			compiler->drops[compiler->ndrops++] = changes[i];
+	}
 	compiler->fixups = palloc((compiler->ntargets + 1) * sizeof(int));
 	for (int i = 0; i < compiler->ntargets; i++)
-		if (!is_dropped(changes, n, &compiler->targets[i]))
+		if (!is_dropped(compiler, &compiler->targets[i]))
 			emit_target(compiler, &compiler->targets[i]);
 	emit_directory(compiler);
-	for (int i = 0; i < n; i++)
-		if (changes[i]->kind == PGR_CHANGE_DROP_ALL)
-			emit_drop_all(compiler, changes[i]);
+	for (int i = 0; i < compiler->ndrops; i++)
+		emit_drop_all(compiler, compiler->drops[i]);
 	if (compiler->databases.nchanges > 0)
 		emit_fold(emit(compiler, PGR_PLAN_CHANGE, PGR_SLOT_DATABASES,
 					   &pgr_root_block(pgr_image, compiler->root,
@@ -468,15 +542,6 @@ resolve_fixups(Compiler *compiler)
 	}
 }
 
-static bool
-only_drop_all(PgrPendingChange **changes, int n)
-{
-	for (int i = 0; i < n; i++)
-		if (changes[i]->kind != PGR_CHANGE_DROP_ALL)
-			return false;
-	return true;
-}
-
 void
 pgr_pending_prepare_commit(void)
 {
@@ -501,7 +566,7 @@ pgr_pending_prepare_commit(void)
 	if (!pgr_plan_reserve(&plan, &wanted))
 	{
 		/* DROP DATABASE has removed files by now and must not fail here */
-		if (!only_drop_all(changes, n))
+		if (compiler.ndrops < n)
 			pgr_plan_out_of_memory(wanted);
 		ereport(WARNING,
 				(errcode(ERRCODE_OUT_OF_MEMORY),

@@ -147,10 +147,11 @@ leave_line(int code, Datum arg)
 {
 	for (int i = 0; i < ncells; i++)
 		pgr_image_unpin(cells[i].shared);
-	for (int i = 0; i < nspares; i++)
-		pg_atomic_write_u32(&my_spares[i]->owner, 0);
 	pg_atomic_write_u64(&my_line->parallel_pin, 0);
 	pg_atomic_write_u32(&my_line->pending_head, 0);
+	pg_write_barrier(); /* empty before anybody else can own it */
+	for (int i = 0; i < nspares; i++)
+		pg_atomic_write_u32(&my_spares[i]->owner, 0);
 	pg_atomic_write_u32(&my_line->in_use, 0);
 	ncells = nspares = 0;
 	my_line = NULL;
@@ -208,6 +209,7 @@ take_spare(void)
 static void
 give_back_spares(void)
 {
+	pg_write_barrier(); /* their pins are gone before the next owner's come */
 	for (int i = 0; i < nspares; i++)
 		pg_atomic_write_u32(&my_spares[i]->owner, 0);
 	nspares = 0;

@@ -15,16 +15,16 @@
 #include "base/compat.h"
 #include "registry/pin.h"
 #include "registry/plan.h"
+#include "registry/reader.h"
 #include "shm/area.h"
 
 /*
- * What the open reservations of one slot may add to it.  In the arena, in the
- * image's list; exists while there is a reservation.  If its owners die, the
- * segment is made anew.
+ * What the open reservations of one slot may add to it.  In the arena, named
+ * by the image's table; exists while there is a reservation.  If its owners
+ * die, the segment is made anew.
  */
 typedef struct PgrReservation
 {
-	PgrRef next;
 	uint32 slot;
 	uint32 reservers;
 	uint32 extra_len; /* the largest asked for */
@@ -73,17 +73,7 @@ current_block(uint32 slot)
 static PgrRef *
 find_reservation(uint32 slot)
 {
-	PgrRef *link = &pgr_image->reservations;
-
-	while (*link != 0)
-	{
-		PgrReservation *reservation = pgr_image_ptr(pgr_image, *link);
-
-		if (reservation->slot == slot)
-			break;
-		link = &reservation->next;
-	}
-	return link;
+	return &pgr_image->reservations[slot];
 }
 
 static Size
@@ -162,7 +152,7 @@ leave_reservation(PgrRef *link, const PgrPlanRegistry *registry)
 	while ((ref = take_spare_block(reservation)) != 0)
 		pgr_arena_free(arena(), ref);
 	ref = *link;
-	*link = reservation->next;
+	*link = 0;
 	pgr_arena_free(arena(), ref);
 }
 
@@ -280,19 +270,10 @@ cancel_locked(PgrPlan *plan)
 }
 
 static bool
-page_is_new(const PgrPlan *plan, int upto)
-{
-	uint32 page = plan->registries[upto].slot / PGR_PAGE_SLOTS;
-
-	for (int i = 0; i < upto; i++)
-		if (plan->registries[i].slot / PGR_PAGE_SLOTS == page)
-			return false;
-	return true;
-}
-
-static bool
 reserve_locked(PgrPlan *plan, Size *wanted)
 {
+	bool has_page[PGR_ROOT_PAGES] = {false};
+
 	*wanted = sizeof(PgrSharedRoot);
 	plan->root = pgr_plan_alloc(sizeof(PgrSharedRoot), PGR_MEMORY_RESERVED,
 								plan->frees);
@@ -309,7 +290,7 @@ reserve_locked(PgrPlan *plan, Size *wanted)
 		if (registry->action == PGR_PLAN_CHANGE &&
 			!reserve_change(registry, plan->frees, wanted))
 			return false;
-		if (page_is_new(plan, i))
+		if (!has_page[registry->slot / PGR_PAGE_SLOTS])
 		{
 			PgrRef page = pgr_plan_alloc(sizeof(PgrSharedPage),
 										 PGR_MEMORY_RESERVED, plan->frees);
@@ -318,6 +299,7 @@ reserve_locked(PgrPlan *plan, Size *wanted)
 			if (page == 0)
 				return false;
 			plan->pages[plan->npages++] = page;
+			has_page[registry->slot / PGR_PAGE_SLOTS] = true;
 		}
 	}
 	return true;
@@ -466,7 +448,7 @@ typedef struct Shortage
 	uint64 used;
 	uint64 pending;
 	uint64 retired;
-	char largest[PGR_NAME_LEN];
+	PgrDefinition largest;
 	uint64 largest_bytes;
 	int pid; /* whose pin is oldest; 0 = nobody's */
 	uint64 generation;
@@ -486,17 +468,24 @@ find_largest(Shortage *shortage)
 			continue;
 		}
 		block = current_block(slot);
-		if (block == NULL || block->size <= shortage->largest_bytes)
+		if (block == NULL || block->definition.kind < PGR_BLOCK_REGISTRY ||
+			block->size <= shortage->largest_bytes)
 			continue;
 		shortage->largest_bytes = block->size;
-		/* other databases are nobody's business here */
-		strlcpy(shortage->largest,
-				block->definition.database == MyDatabaseId ||
-						block->definition.kind == PGR_BLOCK_RATES ?
-					block->definition.name :
-					"",
-				PGR_NAME_LEN);
+		shortage->largest = block->definition;
 	}
+}
+
+/* The name of a registry that the current role may read. */
+static char *
+shown_name(const PgrDefinition *definition)
+{
+	if (definition->kind != PGR_BLOCK_RATES &&
+		(definition->kind != PGR_BLOCK_REGISTRY ||
+		 definition->database != MyDatabaseId ||
+		 !pgr_reader_allowed(definition)))
+		return "of another database or role";
+	return psprintf("\"%.*s\"", definition->name_len, definition->name);
 }
 
 static void
@@ -552,13 +541,11 @@ pgr_plan_out_of_memory(Size wanted)
 					wanted),
 			 errdetail("Of " UINT64_FORMAT " bytes, " UINT64_FORMAT
 					   " are used, " UINT64_FORMAT " of them by uncommitted changes and "
-					   UINT64_FORMAT " by old versions that are pinned or not yet reclaimed; the largest registry %s%s%s takes "
+					   UINT64_FORMAT " by old versions that are pinned or not yet reclaimed; the largest registry %s takes "
 					   UINT64_FORMAT " bytes; %s.",
 					   shortage.total, shortage.used, shortage.pending,
 					   shortage.retired,
-					   shortage.largest[0] ? "\"" : "of another database",
-					   shortage.largest,
-					   shortage.largest[0] ? "\"" : "",
+					   shown_name(&shortage.largest),
 					   shortage.largest_bytes, pins),
 			 errhint("Delete entries, drop registries, end idle transactions, or increase pg_registry.shared_memory; see registry.memory and registry.readers.")));
 }

@@ -44,7 +44,8 @@ pgr_text(Datum datum)
 	struct varlena *v = (struct varlena *) DatumGetPointer(datum);
 	PgrText text;
 
-	if (unlikely(VARATT_IS_EXTENDED(v) && !VARATT_IS_SHORT(v)))
+	/* a pointer out of line looks like a short one but for its length of 0 */
+	if (unlikely(VARATT_IS_1B(v) ? VARATT_IS_1B_E(v) : !VARATT_IS_4B_U(v)))
 		v = pg_detoast_datum_packed(v);
 	text.data = VARDATA_ANY(v);
 	text.len = VARSIZE_ANY_EXHDR(v);

@@ -343,6 +343,11 @@ pgr_value_to_float8(PgrValueType type, const PgrValue *value)
 	switch (type)
 	{
 		case PGR_TYPE_NUMERIC:
+			if (!pgr_value_twin_is_exact(value->fixed.f8))
+				return DatumGetFloat8(
+					DirectFunctionCall1(numeric_float8,
+										as_datum(type, value)));
+			return value->fixed.f8;
 		case PGR_TYPE_FLOAT8:
 			return value->fixed.f8;
 		case PGR_TYPE_BIGINT:

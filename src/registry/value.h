@@ -9,6 +9,8 @@
 #ifndef PGR_REGISTRY_VALUE_H
 #define PGR_REGISTRY_VALUE_H
 
+#include <math.h>
+
 #include "utils/jsonb.h"
 
 #include "registry/block.h"
@@ -61,6 +63,13 @@ extern Datum pgr_value_to_jsonb(PgrValueType type, const PgrValue *value);
 extern Datum pgr_value_to_text(PgrValueType type, const PgrValue *value);
 extern Datum pgr_value_to_numeric(PgrValueType type, const PgrValue *value);
 extern float8 pgr_value_to_float8(PgrValueType type, const PgrValue *value);
+
+/* False if the numeric may be one that float8 cannot hold: ask the cast. */
+static inline bool
+pgr_value_twin_is_exact(double twin)
+{
+	return twin != 0 && !isinf(twin);
+}
 
 /* What a slot holds, without copying. */
 static inline void

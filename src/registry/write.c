@@ -9,6 +9,7 @@
 #include "common/hashfn.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
+#include "storage/proc.h"
 #include "tcop/utility.h"
 #include "utils/inval.h"
 #include "utils/timestamp.h"
@@ -21,6 +22,7 @@
 /* objsubid of our locks; 0 is the extension's own */
 #define FIRST_STRIPE 1
 #define STRIPES 64
+#define MAX_STRIPE_LOCKS 128 /* of one transaction */
 #define WHOLE_REGISTRY 65
 #define DIRECTORY 66
 
@@ -40,21 +42,38 @@ hash_text(const char *data, uint32 len)
 }
 
 static void
-lock_key(const PgrRegistryName *registry, PgrText key)
-{
-	uint32 object = hash_text(registry->name, registry->len);
-
-	lock_object(registry->database, object, WHOLE_REGISTRY, RowExclusiveLock);
-	lock_object(registry->database, object,
-				FIRST_STRIPE + hash_text(key.data, key.len) % STRIPES,
-				ExclusiveLock);
-}
-
-static void
 lock_whole(const PgrRegistryName *registry)
 {
 	lock_object(registry->database, hash_text(registry->name, registry->len),
 				WHOLE_REGISTRY, ExclusiveLock);
+}
+
+/*
+ * The key's stripe.  A transaction that has locked many goes on with whole
+ * registries, so that nobody can fill the lock table with stripes.
+ */
+static void
+lock_key(const PgrRegistryName *registry, PgrText key)
+{
+	static LocalTransactionId transaction = InvalidLocalTransactionId;
+	static int stripes = 0;
+	uint32 object = hash_text(registry->name, registry->len);
+
+	if (transaction != PgrLocalTransactionId())
+	{
+		transaction = PgrLocalTransactionId();
+		stripes = 0;
+	}
+	if (stripes >= MAX_STRIPE_LOCKS)
+	{
+		lock_whole(registry);
+		return;
+	}
+	stripes++;
+	lock_object(registry->database, object, WHOLE_REGISTRY, RowExclusiveLock);
+	lock_object(registry->database, object,
+				FIRST_STRIPE + hash_text(key.data, key.len) % STRIPES,
+				ExclusiveLock);
 }
 
 void

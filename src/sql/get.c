@@ -81,7 +81,9 @@ pgr_sql_get_float8(PG_FUNCTION_ARGS)
 						 &slot) == FOUND))
 	{
 		type = (PgrValueType) block->definition.value_type;
-		if (likely(type == PGR_TYPE_FLOAT8 || type == PGR_TYPE_NUMERIC))
+		if (likely(type == PGR_TYPE_FLOAT8 ||
+				   (type == PGR_TYPE_NUMERIC &&
+					pgr_value_twin_is_exact(slot->fixed.f8))))
 			PG_RETURN_FLOAT8(slot->fixed.f8);
 	}
 	if (!find(fcinfo, &type, &value))

@@ -162,7 +162,7 @@ value_type_argument(Oid type)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("a registry cannot hold values of type %s",
-						format_type_be(type)),
+						format_type_extended(type, -1, FORMAT_TYPE_ALLOW_INVALID)),
 				 errhint("Use jsonb, text, numeric, float8, bigint, boolean or timestamptz.")));
 	return value_type;
 }
@@ -321,12 +321,22 @@ pgr_sql_delete(PG_FUNCTION_ARGS)
 }
 
 static void
+member_context(void *arg)
+{
+	const PgrText *key = arg;
+
+	errcontext("value of key \"%.*s\"", pg_mbcliplen(key->data, key->len, 63),
+			   key->data);
+}
+
+static void
 put_member(const PgrDefinition *definition, const JsonbValue *key_value,
 		   JsonbValue *member)
 {
 	PgrValueType type = (PgrValueType) definition->value_type;
 	PgrText key = {key_value->val.string.val, key_value->val.string.len};
 	PgrValue value;
+	ErrorContextCallback context = {error_context_stack, member_context, &key};
 
 	check_key(key);
 	if (member->type == jbvNull && type != PGR_TYPE_JSONB)
@@ -335,7 +345,9 @@ put_member(const PgrDefinition *definition, const JsonbValue *key_value,
 				 errmsg("the value of key \"%.*s\" must not be null",
 						pg_mbcliplen(key.data, key.len, 63), key.data),
 				 errhint("Use registry.delete().")));
+	error_context_stack = &context;
 	pgr_value_from_jsonb(type, member, &value);
+	error_context_stack = context.previous;
 	pgr_write_recheck(definition);
 	pgr_pending_put(definition, key.data, key.len, &value, 0);
 }

@@ -18,6 +18,7 @@
 #include "utils/backend_status.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/memutils.h"
 #include "utils/numeric.h"
 #include "utils/timestamp.h"
 
@@ -36,6 +37,14 @@ PG_FUNCTION_INFO_V1(pgr_sql_list_registries);
 PG_FUNCTION_INFO_V1(pgr_sql_list_rates);
 PG_FUNCTION_INFO_V1(pgr_sql_list_readers);
 PG_FUNCTION_INFO_V1(pgr_sql_list_memory);
+
+/* Memory of one row at a time, so that long results do not pile up. */
+static MemoryContext
+row_context(void)
+{
+	return AllocSetContextCreate(CurrentMemoryContext, "pg_registry row",
+								 ALLOCSET_SMALL_SIZES);
+}
 
 static Datum
 optional_timestamp(TimestampTz at, bool *isnull)
@@ -56,11 +65,15 @@ pgr_sql_entries(PG_FUNCTION_ARGS)
 	const PgrBlock *block;
 	const PgrSlot *slot;
 	uint64 position = 0;
+	MemoryContext row;
+	MemoryContext caller;
 
 	InitMaterializedSRF(fcinfo, 0);
 	block = pgr_reader_block(pgr_text(PG_GETARG_DATUM(0)));
 	if (block == NULL)
 		return (Datum) 0;
+	row = row_context();
+	caller = MemoryContextSwitchTo(row);
 	while ((slot = pgr_block_next(block, &position)) != NULL)
 	{
 		const PgrItem *item = pgr_block_item(block, slot);
@@ -81,7 +94,10 @@ pgr_sql_entries(PG_FUNCTION_ARGS)
 		values[4] = optional_timestamp(slot->expires_at, &nulls[4]);
 		tuplestore_putvalues(result->setResult, result->setDesc, values,
 							 nulls);
+		MemoryContextReset(row);
 	}
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(row);
 	return (Datum) 0;
 }
 
@@ -167,8 +183,18 @@ static void
 put_changed(ReturnSetInfo *result, const PgrBlock *block,
 			const PgrDefinition *definition)
 {
-	put_registry(result, pgr_pending_overlay(definition, block, pgr_pin()->at),
-				 definition);
+	MemoryContext row;
+	MemoryContext caller;
+
+	if (!pgr_reader_allowed(definition))
+		return;
+	row = row_context();
+	caller = MemoryContextSwitchTo(row);
+	if (block == NULL || pgr_pending_changes(definition))
+		block = pgr_pending_overlay(definition, block, pgr_pin()->at);
+	put_registry(result, block, definition);
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(row);
 }
 
 static void
