@@ -52,6 +52,8 @@ pgr_block_bytes(int64 entries, uint64 item_bytes, uint32 extra_len)
 {
 	Layout layout;
 
+	if (entries > PGR_BLOCK_MAX_ENTRIES || item_bytes > PGR_BLOCK_MAX_BYTES)
+		return PGR_BLOCK_TOO_LARGE;
 	layout_for(&layout, entries, item_bytes, extra_len);
 	return layout.size;
 }

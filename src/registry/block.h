@@ -30,6 +30,11 @@
 #define PGR_KEY_MAX_BYTES 1024
 #define PGR_GROUP 16 /* tags in a group */
 
+/* Offsets in a block are 32 bits wide; a larger one fits no arena. */
+#define PGR_BLOCK_MAX_ENTRIES (INT64_C(1) << 24)
+#define PGR_BLOCK_MAX_BYTES (UINT64_C(1) << 34)
+#define PGR_BLOCK_TOO_LARGE (SIZE_MAX / 2)
+
 /*
  * Head of everything that is published by generation: roots, pages, blocks.
  *
@@ -157,7 +162,10 @@ typedef struct PgrBlockBuild
 /* Bytes that an entry's item takes. */
 extern Size pgr_block_item_bytes(uint32 key_len, uint32 value_len);
 
-/* Bytes of a block of this many entries and item bytes; monotonic in all. */
+/*
+ * Bytes of a block of this many entries and item bytes; monotonic in all.
+ * PGR_BLOCK_TOO_LARGE if there is no such block.
+ */
 extern Size pgr_block_bytes(int64 entries, uint64 item_bytes,
 							uint32 extra_len);
 

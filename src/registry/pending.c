@@ -24,6 +24,9 @@
 /* A list longer than this is searched through an index. */
 #define INDEX_FROM 32
 
+/* So many deletes of a transaction may be recorded in a full arena. */
+#define LAST_RESORT_DELETES 8
+
 /* hash of (registry, key) -> newest change with that hash */
 typedef struct IndexEntry
 {
@@ -137,6 +140,28 @@ free_change(PgrRef ref)
 }
 
 /*
+ * Memory for a change, with the writer lock held.  Uncommitted changes take at
+ * most half of the arena, so that open transactions cannot stop everybody
+ * else's commits.  What leads to less memory may use the last of it: drops,
+ * and a few deletes.
+ */
+static PgrRef
+allocate_change(PgrPendingKind kind, Size size)
+{
+	PgrArena *arena = pgr_image_arena(pgr_image);
+	bool drops = kind == PGR_CHANGE_DROP || kind == PGR_CHANGE_DROP_ALL;
+
+	if (!drops &&
+		arena->kind_units[PGR_MEMORY_PENDING] + size / PGR_ARENA_UNIT >
+			arena->units / 2)
+		return 0;
+	return pgr_plan_alloc(size, PGR_MEMORY_PENDING,
+						  drops ||
+							  (kind == PGR_CHANGE_DELETE &&
+							   length < LAST_RESORT_DELETES));
+}
+
+/*
  * Add a change; the caller has done every check.  The only failures are a
  * full arena and a full backend, and both leave the list as it was.
  */
@@ -155,10 +180,7 @@ add_change(PgrPendingKind kind, const PgrRegistryName *registry,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("cannot change a registry while the transaction is committing")));
 	LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_EXCLUSIVE);
-	ref = pgr_plan_alloc(size, PGR_MEMORY_PENDING,
-						 kind == PGR_CHANGE_DELETE ||
-							 kind == PGR_CHANGE_DROP ||
-							 kind == PGR_CHANGE_DROP_ALL);
+	ref = allocate_change(kind, size);
 	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
 	if (ref == 0)
 		pgr_plan_out_of_memory(size);
@@ -509,9 +531,8 @@ xact_callback(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:
-			if (head == 0)
-				break;
-			pgr_pending_prepare_commit();
+			if (head != 0)
+				pgr_pending_prepare_commit();
 			closed = true;
 			break;
 		case XACT_EVENT_COMMIT:
