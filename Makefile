@@ -165,4 +165,4 @@ demo:
 	scripts/demo
 
 bench:
-	tests/bench/run
+	scripts/bench

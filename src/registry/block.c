@@ -59,23 +59,34 @@ pgr_block_bytes(int64 entries, uint64 item_bytes, uint32 extra_len)
 }
 
 /*
- * Upper bounds: every change is counted as a new entry.
+ * What the new block holds at most: all old entries and the new keys, all old
+ * items but those that are replaced.  Entries that go are counted; for a
+ * moment the new block has them too.
  */
 static void
 build_bounds(const PgrBlockBuild *build, int64 *entries, uint64 *bytes,
 			 uint32 *extra_len)
 {
-	*entries = build->old ? build->old->entries : 0;
-	*bytes = build->old ? build->old->live_bytes : 0;
-	*extra_len = build->extra ? build->extra_len :
-								(build->old ? build->old->extra_len : 0);
+	const PgrBlock *old = build->old;
+
+	*entries = old ? old->entries : 0;
+	*bytes = old ? old->live_bytes : 0;
+	*extra_len = build->extra ? build->extra_len : (old ? old->extra_len : 0);
 	for (int i = 0; i < build->nchanges; i++)
 	{
 		const PgrChange *change = &build->changes[i];
+		const PgrSlot *replaced = old ?
+			pgr_block_find(old, change->key, change->key_len) :
+			NULL;
 
 		if (change->remove)
 			continue;
-		*entries += 1;
+		if (replaced == NULL)
+			*entries += 1;
+		else
+			*bytes -=
+				pgr_block_item_bytes(replaced->key_len,
+									 pgr_block_item(old, replaced)->value_len);
 		*bytes += pgr_block_item_bytes(change->key_len, change->value_len);
 	}
 }
@@ -134,6 +145,44 @@ item_write(PgrBlock *block, PgrSlot *slot, uint64 *end, const char *key,
 	return item;
 }
 
+static PgrSlot *
+slot_of_key(const PgrBlock *block, const char *key, uint32 len, uint64 word,
+			uint64 hash)
+{
+	return (PgrSlot *) pgr_block_find_hashed(block, key, len, word, hash);
+}
+
+/*
+ * A change goes in before the old entries do, so that these need not make
+ * room for it.  A removal is an entry too until the old ones are in.
+ */
+static void
+insert_change(PgrBlock *block, const PgrBlock *old, const PgrChange *change,
+			  uint64 *end)
+{
+	uint64 word = pgr_key_word(change->key, change->key_len);
+	uint64 hash = pgr_key_hash(change->key, change->key_len, word,
+							   block->seed);
+	PgrSlot *slot;
+
+	if (change->remove &&
+		(old == NULL ||
+		 slot_of_key(old, change->key, change->key_len, word, hash) == NULL))
+		return;
+	slot = slot_claim(block, hash);
+	slot->key8 = word;
+	slot->key_len = (uint16) change->key_len;
+	slot->flags = change->flags;
+	slot->fixed = change->fixed;
+	slot->expires_at = change->expires_at;
+	block->expiring += slot->expires_at != 0;
+	block->entries++;
+	item_write(block, slot, end, change->key, change->key_len, change->value,
+			   change->remove ? 0 : change->value_len)
+		->updated_at = change->updated_at;
+}
+
+/* The old entries that no change has replaced and that have not expired. */
 static void
 copy_old(PgrBlock *block, const PgrBlockBuild *build, uint64 *end)
 {
@@ -142,71 +191,42 @@ copy_old(PgrBlock *block, const PgrBlockBuild *build, uint64 *end)
 
 	while ((from = pgr_block_next(build->old, &position)) != NULL)
 	{
-		const PgrItem *old_item = pgr_block_item(build->old, from);
+		const PgrItem *item = pgr_block_item(build->old, from);
 		const char *key = pgr_block_key(build->old, from);
+		uint64 hash = pgr_key_hash(key, from->key_len, from->key8,
+								   block->seed);
 		PgrSlot *slot;
 
 		if (from->expires_at != 0 && from->expires_at <= build->now)
 			continue;
-		slot = slot_claim(block,
-						  pgr_key_hash(key, from->key_len, from->key8,
-									   block->seed));
+		if (build->nchanges > 0 &&
+			slot_of_key(block, key, from->key_len, from->key8, hash) != NULL)
+			continue;
+		slot = slot_claim(block, hash);
 		*slot = *from;
 		block->expiring += slot->expires_at != 0;
 		if (build->mark_missing)
 			slot->flags |= PGR_SLOT_MISSING;
-		item_write(block, slot, end, key, from->key_len, old_item->data,
-				   old_item->value_len)
-			->updated_at = old_item->updated_at;
+		item_write(block, slot, end, key, from->key_len, item->data,
+				   item->value_len)
+			->updated_at = item->updated_at;
 		block->entries++;
 	}
 }
 
 static void
-remove_slot(PgrBlock *block, const PgrSlot *slot)
+remove_key(PgrBlock *block, const char *key, uint32 len)
 {
-	Size index = (Size) (slot - pgr_block_slots(block));
-	const PgrItem *item = pgr_block_item(block, slot);
+	const PgrSlot *slot = pgr_block_find(block, key, len);
 
-	((uint8 *) pgr_block_tags(block))[index] = PGR_TAG_REMOVED;
-	block->entries--;
-	block->live_bytes -= pgr_block_item_bytes(slot->key_len, item->value_len);
-}
-
-static void
-apply_change(PgrBlock *block, const PgrChange *change, uint64 *end)
-{
-	uint64 word = pgr_key_word(change->key, change->key_len);
-	uint64 hash = pgr_key_hash(change->key, change->key_len, word,
-							   block->seed);
-	PgrSlot *slot = (PgrSlot *) pgr_block_find_hashed(block, change->key,
-													  change->key_len, word,
-													  hash);
-
-	if (change->remove)
-	{
-		if (slot != NULL)
-			remove_slot(block, slot);
-		return;
-	}
 	if (slot == NULL)
-	{
-		slot = slot_claim(block, hash);
-		slot->key8 = word;
-		slot->key_len = (uint16) change->key_len;
-		block->entries++;
-	}
-	else
-		block->live_bytes -=
-			pgr_block_item_bytes(slot->key_len,
-								 pgr_block_item(block, slot)->value_len);
-	slot->flags = change->flags;
-	slot->fixed = change->fixed;
-	slot->expires_at = change->expires_at;
-	block->expiring += slot->expires_at != 0;
-	item_write(block, slot, end, change->key, change->key_len, change->value,
-			   change->value_len)
-		->updated_at = change->updated_at;
+		return;
+	block->live_bytes -=
+		pgr_block_item_bytes(slot->key_len,
+							 pgr_block_item(block, slot)->value_len);
+	((uint8 *) pgr_block_tags(block))[slot - pgr_block_slots(block)] =
+		PGR_TAG_REMOVED;
+	block->entries--;
 }
 
 void
@@ -238,10 +258,14 @@ pgr_block_build(PgrBlock *memory, const PgrBlockBuild *build)
 			   extra_len);
 
 	end = layout.items_offset;
+	for (int i = 0; i < build->nchanges; i++)
+		insert_change(memory, build->old, &build->changes[i], &end);
 	if (build->old)
 		copy_old(memory, build, &end);
 	for (int i = 0; i < build->nchanges; i++)
-		apply_change(memory, &build->changes[i], &end);
+		if (build->changes[i].remove)
+			remove_key(memory, build->changes[i].key,
+					   build->changes[i].key_len);
 	Assert(end <= layout.size);
 	memory->size = end;
 }

@@ -305,8 +305,11 @@ pgr_block_key(const PgrBlock *block, const PgrSlot *slot)
 	return item->data + item->key_offset;
 }
 
-/* The slot of a key whose word and hash are known, NULL if there is none. */
-static inline const PgrSlot *
+/*
+ * The slot of a key whose word and hash are known, NULL if there is none.
+ * Inlined by force: a call would cost a fifth of a whole read.
+ */
+static inline __attribute__((always_inline)) const PgrSlot *
 pgr_block_find_hashed(const PgrBlock *block, const char *key, uint32 len,
 					  uint64 word, uint64 hash)
 {

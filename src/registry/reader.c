@@ -116,6 +116,7 @@ remember(FunctionCallInfo fcinfo, PgrText name, const PgrBlock *block)
 	reader->token = pgr_pin_token == 0 ? PGR_NO_TOKEN : pgr_pin_token;
 	reader->user = GetUserId();
 	reader->block = block;
+	reader->plain = reader->constant && block->expiring == 0;
 	reader->value_type = block->definition.value_type;
 	reader->name_len = (uint16) name.len;
 	memcpy(reader->name, name.data, name.len);

@@ -23,6 +23,7 @@ typedef struct PgrReader
 								 * PGR_NO_TOKEN = resolve again */
 	Oid user;      /* who was allowed */
 	bool constant; /* the name is a constant of the query */
+	bool plain;    /* and no entry can expire: the shortest path */
 	uint8 value_type;
 	uint16 name_len;
 	const PgrBlock *block;
@@ -50,6 +51,65 @@ pgr_text(Datum datum)
 	text.data = VARDATA_ANY(v);
 	text.len = VARSIZE_ANY_EXHDR(v);
 	return text;
+}
+
+/*
+ * The word of a key as a tuple holds it, behind a one-byte header, and its
+ * length; 0 if it is longer than a word or not of that form.  A toast pointer
+ * looks like such a key of length -1.
+ */
+static pg_attribute_always_inline uint32
+pgr_short_key(Datum datum, uint64 *word)
+{
+	const char *v = DatumGetPointer(datum);
+	uint32 len;
+
+	if (unlikely(!VARATT_IS_1B(v)))
+		return 0;
+	len = VARSIZE_1B(v) - VARHDRSZ_SHORT;
+#ifndef WORDS_BIGENDIAN
+	/* with its header just four bytes: currencies, most of all */
+	if (likely(len == 3))
+	{
+		*word = pgr_load32(v) >> 8;
+		return 3;
+	}
+#endif
+	if (unlikely(len > sizeof(uint64)))
+		return 0;
+	*word = pgr_key_word(v + VARHDRSZ_SHORT, len);
+	return len;
+}
+
+/* The slot of a key that pgr_short_key() took from "datum". */
+static pg_attribute_always_inline const PgrSlot *
+pgr_block_find_short(const PgrBlock *block, Datum datum, uint32 len,
+					 uint64 word)
+{
+	const char *key = DatumGetPointer(datum) + VARHDRSZ_SHORT;
+
+	return pgr_block_find_hashed(block, key, len, word,
+								 pgr_key_hash(key, len, word, block->seed));
+}
+
+/*
+ * The shortest path of a read: same pin, same role, the registry's name a
+ * constant, a short key, no expiry.  NULL: not found, or ask pgr_reader_fast().
+ */
+static pg_attribute_always_inline const PgrSlot *
+pgr_reader_slot(FunctionCallInfo fcinfo)
+{
+	const PgrReader *reader = fcinfo->flinfo->fn_extra;
+	uint64 word;
+	uint32 len;
+
+	if (unlikely(reader == NULL || reader->token != pgr_pin_token ||
+				 !reader->plain || reader->user != GetUserId()))
+		return NULL;
+	len = pgr_short_key(PG_GETARG_DATUM(1), &word);
+	if (unlikely(len == 0))
+		return NULL;
+	return pgr_block_find_short(reader->block, PG_GETARG_DATUM(1), len, word);
 }
 
 /*

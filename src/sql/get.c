@@ -69,30 +69,36 @@ find(FunctionCallInfo fcinfo, PgrValueType *type, PgrValue *value)
 	}
 }
 
-Datum
-pgr_sql_get_float8(PG_FUNCTION_ARGS)
+static pg_noinline Datum
+get_float8_slowly(FunctionCallInfo fcinfo)
 {
-	const PgrBlock *block;
-	const PgrSlot *slot;
 	PgrValueType type;
 	PgrValue value;
 
-	if (likely(find_fast(fcinfo, pgr_text(PG_GETARG_DATUM(1)), &block,
-						 &slot) == FOUND))
-	{
-		type = (PgrValueType) block->definition.value_type;
-		if (likely(type == PGR_TYPE_FLOAT8 ||
-				   (type == PGR_TYPE_NUMERIC &&
-					pgr_value_twin_is_exact(slot->fixed.f8))))
-			PG_RETURN_FLOAT8(slot->fixed.f8);
-	}
 	if (!find(fcinfo, &type, &value))
 		PG_RETURN_NULL();
 	PG_RETURN_FLOAT8(pgr_value_to_float8(type, &value));
 }
 
 Datum
-pgr_sql_get_numeric(PG_FUNCTION_ARGS)
+pgr_sql_get_float8(PG_FUNCTION_ARGS)
+{
+	const PgrSlot *slot = pgr_reader_slot(fcinfo);
+
+	if (likely(slot != NULL))
+	{
+		const PgrReader *reader = fcinfo->flinfo->fn_extra;
+
+		if (likely(reader->value_type == PGR_TYPE_FLOAT8 ||
+				   (reader->value_type == PGR_TYPE_NUMERIC &&
+					pgr_value_twin_is_exact(slot->fixed.f8))))
+			PG_RETURN_FLOAT8(slot->fixed.f8);
+	}
+	return get_float8_slowly(fcinfo);
+}
+
+static pg_noinline Datum
+get_numeric_slowly(FunctionCallInfo fcinfo)
 {
 	PgrValueType type;
 	PgrValue value;
@@ -100,6 +106,23 @@ pgr_sql_get_numeric(PG_FUNCTION_ARGS)
 	if (!find(fcinfo, &type, &value))
 		PG_RETURN_NULL();
 	return pgr_value_to_numeric(type, &value);
+}
+
+Datum
+pgr_sql_get_numeric(PG_FUNCTION_ARGS)
+{
+	const PgrSlot *slot = pgr_reader_slot(fcinfo);
+
+	if (likely(slot != NULL))
+	{
+		const PgrReader *reader = fcinfo->flinfo->fn_extra;
+		const PgrItem *item = pgr_block_item(reader->block, slot);
+
+		if (likely(reader->value_type == PGR_TYPE_NUMERIC))
+			PG_RETURN_DATUM(PointerGetDatum(
+				memcpy(palloc(item->value_len), item->data, item->value_len)));
+	}
+	return get_numeric_slowly(fcinfo);
 }
 
 Datum

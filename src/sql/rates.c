@@ -41,7 +41,15 @@ PG_FUNCTION_INFO_V1(pgr_sql_convert);
 PG_FUNCTION_INFO_V1(pgr_sql_quote);
 PG_FUNCTION_INFO_V1(pgr_sql_set_rates);
 
-#define CACHED_PAIRS 64
+/* Blocks of up to this many slots have a cache entry for each of them. */
+#define CACHED_RATES 256
+
+typedef struct CachedRate
+{
+	const PgrSlot *from;
+	const PgrSlot *to;
+	Numeric rate;
+} CachedRate;
 
 /* What a call knows for one pin. */
 typedef struct RatesReader
@@ -53,15 +61,23 @@ typedef struct RatesReader
 	bool simple;              /* nothing can be refused for being stale */
 	const PgrSlot *to;        /* of a constant second currency */
 	bool to_is_constant;
-	/* numeric rates already computed, by pair of slots */
-	struct
-	{
-		const PgrSlot *from;
-		const PgrSlot *to;
-		Numeric rate;
-	} pairs[CACHED_PAIRS];
-	MemoryContext memory; /* of the pairs */
+	bool plain; /* rate, convert: the optional arguments are constants that
+				 * change nothing */
+	/* rates already computed; made when first used, CACHED_RATES each */
+	double *quotients;          /* of slots into "to"; 0 = not yet */
+	CachedRate *pairs;          /* by cache_index() */
+	MemoryContext memory;       /* of the pairs' rates */
+	MemoryContext call_context; /* lives as long as the reader */
 } RatesReader;
+
+/* One currency against all others: no two share an entry. */
+static inline Size
+cache_index(const PgrBlock *block, const PgrSlot *from, const PgrSlot *to)
+{
+	const PgrSlot *slots = pgr_block_slots(block);
+
+	return ((Size) (from - slots) + (Size) (to - slots) * 31) % CACHED_RATES;
+}
 
 /* ------------------------------------------------------------------------
  * The set of the current pin
@@ -87,9 +103,7 @@ reader_create(FmgrInfo *flinfo, int to_argument)
 
 	reader->token = PGR_NO_TOKEN;
 	reader->to_is_constant = argument_is_constant(flinfo, to_argument);
-	reader->memory = AllocSetContextCreate(flinfo->fn_mcxt,
-										   "pg_registry rates of a call",
-										   ALLOCSET_SMALL_SIZES);
+	reader->call_context = flinfo->fn_mcxt;
 	flinfo->fn_extra = reader;
 	return reader;
 }
@@ -107,8 +121,13 @@ reader_resolve(RatesReader *reader)
 	reader->simple = reader->info != NULL &&
 		pgr_settings.rates_on_stale == PGR_ON_STALE_SERVE;
 	reader->to = NULL;
-	memset(reader->pairs, 0, sizeof(reader->pairs));
-	MemoryContextReset(reader->memory);
+	if (reader->quotients != NULL)
+		memset(reader->quotients, 0, CACHED_RATES * sizeof(double));
+	if (reader->pairs != NULL)
+	{
+		memset(reader->pairs, 0, CACHED_RATES * sizeof(CachedRate));
+		MemoryContextReset(reader->memory);
+	}
 	if (pgr_pin_token != 0)
 		reader->token = pgr_pin_token;
 }
@@ -309,58 +328,114 @@ compute_rate(const RatesReader *reader, const PgrSlot *from, const PgrSlot *to)
 							  slot_numeric(reader->block, from));
 }
 
+static CachedRate *
+pair_of(RatesReader *reader, const PgrSlot *from, const PgrSlot *to)
+{
+	if (unlikely(reader->pairs == NULL))
+	{
+		reader->memory = AllocSetContextCreate(reader->call_context,
+											   "pg_registry rates of a call",
+											   ALLOCSET_SMALL_SIZES);
+		reader->pairs = MemoryContextAllocZero(reader->call_context,
+											   CACHED_RATES *
+												   sizeof(CachedRate));
+	}
+	return &reader->pairs[cache_index(reader->block, from, to)];
+}
+
 /* Lives until the next pin. */
 static Numeric
 cached_rate(RatesReader *reader, const PgrSlot *from, const PgrSlot *to)
 {
-	const PgrSlot *slots = pgr_block_slots(reader->block);
-	Size i = ((from - slots) * 31 + (to - slots)) % CACHED_PAIRS;
+	CachedRate *pair = pair_of(reader, from, to);
+	Numeric rate;
 	MemoryContext caller;
 
-	if (likely(reader->pairs[i].from == from && reader->pairs[i].to == to))
-		return reader->pairs[i].rate;
+	if (likely(pair->from == from && pair->to == to))
+		return pair->rate;
+	rate = compute_rate(reader, from, to);
 	caller = MemoryContextSwitchTo(reader->memory);
-	reader->pairs[i].from = NULL;
-	reader->pairs[i].rate = copy_numeric(compute_rate(reader, from, to));
-	reader->pairs[i].from = from;
-	reader->pairs[i].to = to;
+	pair->from = NULL;
+	pair->rate = copy_numeric(rate);
+	pair->from = from;
+	pair->to = to;
 	MemoryContextSwitchTo(caller);
-	return reader->pairs[i].rate;
+	return pair->rate;
 }
 
-Datum
-pgr_sql_rate_float8(PG_FUNCTION_ARGS)
+/*
+ * The shortest path: same pin, nothing can be refused, both currencies known,
+ * the first one as a tuple holds it and the second one a constant.  NULL: take
+ * the other path, which also sets reader->to.
+ */
+static pg_attribute_always_inline const PgrSlot *
+from_slot_fast(FunctionCallInfo fcinfo, Datum from)
+{
+	const RatesReader *reader = fcinfo->flinfo->fn_extra;
+	uint64 word;
+	uint32 len;
+
+	if (unlikely(reader == NULL || reader->token != pgr_pin_token ||
+				 reader->to == NULL))
+		return NULL;
+	len = pgr_short_key(from, &word);
+	if (unlikely(len == 0))
+		return NULL;
+	return pgr_block_find_short(reader->block, from, len, word);
+}
+
+/* After a look-up that succeeded and that nothing can make stale. */
+static void
+remember_to(RatesReader *reader, const PgrSlot *to)
+{
+	if (!reader->simple || !reader->to_is_constant ||
+		reader->token == PGR_NO_TOKEN)
+		return;
+	if (reader->quotients == NULL)
+		reader->quotients = MemoryContextAllocZero(reader->call_context,
+												   CACHED_RATES *
+													   sizeof(double));
+	reader->to = to;
+}
+
+static pg_noinline Datum
+rate_float8_slowly(FunctionCallInfo fcinfo)
 {
 	RatesReader *reader = reader_of(fcinfo, 1);
-	PgrText from = pgr_text(PG_GETARG_DATUM(0));
-	const PgrSlot *from_slot = NULL;
-	const PgrSlot *to_slot = reader->to;
+	const PgrSlot *from;
+	const PgrSlot *to;
 
-	if (likely(reader->simple))
-	{
-		from_slot = pgr_block_find(reader->block, from.data, from.len);
-		if (unlikely(to_slot == NULL))
-		{
-			PgrText to = pgr_text(PG_GETARG_DATUM(1));
-
-			to_slot = pgr_block_find(reader->block, to.data, to.len);
-			if (reader->to_is_constant)
-				reader->to = to_slot;
-		}
-		if (likely(from_slot != NULL && to_slot != NULL))
-			PG_RETURN_FLOAT8(to_slot->fixed.f8 / from_slot->fixed.f8);
-	}
-	switch (look_up(reader, from, pgr_text(PG_GETARG_DATUM(1)), false,
-					&from_slot, &to_slot))
+	switch (look_up(reader, pgr_text(PG_GETARG_DATUM(0)),
+					pgr_text(PG_GETARG_DATUM(1)), false, &from, &to))
 	{
 		case ANSWER_RATE:
-			PG_RETURN_FLOAT8(to_slot->fixed.f8 / from_slot->fixed.f8);
+			remember_to(reader, to);
+			PG_RETURN_FLOAT8(to->fixed.f8 / from->fixed.f8);
 		case ANSWER_ONE:
 			PG_RETURN_FLOAT8(1.0);
 		case ANSWER_NULL:
 			break;
 	}
 	PG_RETURN_NULL();
+}
+
+Datum
+pgr_sql_rate_float8(PG_FUNCTION_ARGS)
+{
+	const PgrSlot *from = from_slot_fast(fcinfo, PG_GETARG_DATUM(0));
+
+	if (likely(from != NULL))
+	{
+		RatesReader *reader = fcinfo->flinfo->fn_extra;
+		Size i = (Size) (from - pgr_block_slots(reader->block));
+
+		if (unlikely(i >= CACHED_RATES))
+			PG_RETURN_FLOAT8(reader->to->fixed.f8 / from->fixed.f8);
+		if (unlikely(reader->quotients[i] == 0))
+			reader->quotients[i] = reader->to->fixed.f8 / from->fixed.f8;
+		PG_RETURN_FLOAT8(reader->quotients[i]);
+	}
+	return rate_float8_slowly(fcinfo);
 }
 
 /* ------------------------------------------------------------------------
@@ -420,12 +495,22 @@ older_than(const RatesReader *reader, Interval *max_age, bool missing_ok)
 	return true;
 }
 
+/* Constants, and as if they had not been given: after all checks of a call. */
+static bool
+options_are_plain(FunctionCallInfo fcinfo, const Positions *at)
+{
+	return PG_ARGISNULL(at->on_date) && PG_ARGISNULL(at->max_age) &&
+		argument_is_constant(fcinfo->flinfo, at->on_date) &&
+		argument_is_constant(fcinfo->flinfo, at->max_age) &&
+		argument_is_constant(fcinfo->flinfo, at->rates);
+}
+
 /*
  * The rate that a call of rate or convert asks for: NULL, or a numeric that
  * lives until the next pin.
  */
-static Numeric
-rate_of_call(FunctionCallInfo fcinfo, const Positions *at)
+static pg_noinline Numeric
+rate_of_call_slowly(FunctionCallInfo fcinfo, const Positions *at)
 {
 	RatesReader *reader;
 	PgrText from;
@@ -452,6 +537,8 @@ rate_of_call(FunctionCallInfo fcinfo, const Positions *at)
 				older_than(reader, PG_GETARG_INTERVAL_P(at->max_age),
 						   missing_ok))
 				return NULL;
+			reader->plain = options_are_plain(fcinfo, at);
+			remember_to(reader, to_slot);
 			return cached_rate(reader, from_slot, to_slot);
 		case ANSWER_ONE:
 			return int64_to_numeric(1);
@@ -459,6 +546,22 @@ rate_of_call(FunctionCallInfo fcinfo, const Positions *at)
 			break;
 	}
 	return NULL;
+}
+
+static pg_attribute_always_inline Numeric
+rate_of_call(FunctionCallInfo fcinfo, const Positions *at)
+{
+	RatesReader *reader = fcinfo->flinfo->fn_extra;
+
+	if (likely(reader != NULL && reader->plain && !PG_ARGISNULL(at->from)))
+	{
+		const PgrSlot *from = from_slot_fast(fcinfo,
+											 PG_GETARG_DATUM(at->from));
+
+		if (likely(from != NULL))
+			return cached_rate(reader, from, reader->to);
+	}
+	return rate_of_call_slowly(fcinfo, at);
 }
 
 Datum
