@@ -466,6 +466,57 @@ pgr_pending_overlay(const PgrDefinition *definition, const PgrBlock *base,
 	return block;
 }
 
+/* The last overlay: of one registry, pin, list of changes and command. */
+typedef struct Overlay
+{
+	MemoryContext context;
+	const PgrBlock *block; /* NULL = none */
+	uint64 token;
+	PgrRef head;
+	CommandId before;
+} Overlay;
+
+static bool
+overlay_is_for(const Overlay *overlay, const PgrDefinition *definition,
+			   const PgrPin *pin, CommandId before)
+{
+	const PgrDefinition *kept;
+
+	if (overlay->block == NULL || overlay->token != pin->token ||
+		overlay->head != pgr_pin_pending_head() || overlay->before != before)
+		return false;
+	kept = &overlay->block->definition;
+	return kept->database == definition->database &&
+		kept->extension == definition->extension &&
+		kept->incarnation == definition->incarnation &&
+		strcmp(kept->name, definition->name) == 0;
+}
+
+const PgrBlock *
+pgr_pending_overlay_kept(const PgrDefinition *definition, const PgrBlock *base)
+{
+	static Overlay overlay;
+	CommandId before = visible_before(false);
+	const PgrPin *pin = pgr_pin();
+	MemoryContext caller;
+
+	if (overlay_is_for(&overlay, definition, pin, before))
+		return overlay.block;
+	overlay.block = NULL;
+	if (overlay.context == NULL)
+		overlay.context = AllocSetContextCreate(TopMemoryContext,
+												"pg_registry overlay",
+												ALLOCSET_SMALL_SIZES);
+	MemoryContextReset(overlay.context);
+	caller = MemoryContextSwitchTo(overlay.context);
+	overlay.block = pgr_pending_overlay(definition, base, pin->at);
+	MemoryContextSwitchTo(caller);
+	overlay.token = pin->token;
+	overlay.head = pgr_pin_pending_head();
+	overlay.before = before;
+	return overlay.block;
+}
+
 void
 pgr_pending_created(void (*visit)(const PgrDefinition *definition, void *arg),
 					void *arg)

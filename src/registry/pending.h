@@ -108,6 +108,14 @@ extern bool pgr_pending_changes(const PgrDefinition *definition);
 extern PgrBlock *pgr_pending_overlay(const PgrDefinition *definition,
 									 const PgrBlock *base, TimestampTz now);
 
+/*
+ * The same, kept for the calls that follow in this statement: valid until the
+ * next one for another registry, or after a change.
+ */
+extern const PgrBlock *
+pgr_pending_overlay_kept(const PgrDefinition *definition,
+						 const PgrBlock *base);
+
 /* Calls "visit" for every registry that this transaction has created, as
  * visible now. */
 extern void pgr_pending_created(void (*visit)(const PgrDefinition *definition,

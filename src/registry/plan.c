@@ -448,6 +448,7 @@ typedef struct Shortage
 	uint64 used;
 	uint64 pending;
 	uint64 retired;
+	uint64 largest_free;
 	PgrDefinition largest;
 	uint64 largest_bytes;
 	int pid; /* whose pin is oldest; 0 = nobody's */
@@ -524,6 +525,7 @@ pgr_plan_out_of_memory(Size wanted)
 	shortage.pending = arena()->kind_units[PGR_MEMORY_PENDING] *
 		PGR_ARENA_UNIT;
 	shortage.retired = pgr_image->retired_bytes;
+	shortage.largest_free = pgr_arena_largest_free(arena());
 	find_largest(&shortage);
 	find_oldest_pin(&shortage);
 	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
@@ -541,11 +543,11 @@ pgr_plan_out_of_memory(Size wanted)
 					wanted),
 			 errdetail("Of " UINT64_FORMAT " bytes, " UINT64_FORMAT
 					   " are used, " UINT64_FORMAT " of them by uncommitted changes and "
-					   UINT64_FORMAT " by old versions that are pinned or not yet reclaimed; the largest registry %s takes "
+					   UINT64_FORMAT " by old versions that are pinned or not yet reclaimed; the largest free piece has " UINT64_FORMAT " bytes; the largest registry %s takes "
 					   UINT64_FORMAT " bytes; %s.",
 					   shortage.total, shortage.used, shortage.pending,
-					   shortage.retired,
+					   shortage.retired, shortage.largest_free,
 					   shown_name(&shortage.largest),
 					   shortage.largest_bytes, pins),
-			 errhint("Delete entries, drop registries, end idle transactions, or increase pg_registry.shared_memory; see registry.memory and registry.readers.")));
+			 errhint("Drop registries, end idle transactions, or increase pg_registry.shared_memory; see registry.memory and registry.readers.  A change of entries, a deletion too, needs room for a copy of its registry.")));
 }

@@ -402,44 +402,6 @@ pgr_rates_is_from(const char *source)
  * ------------------------------------------------------------------------
  */
 
-/* The last private block; valid for one pin, list of changes and command. */
-typedef struct Overlay
-{
-	MemoryContext context;
-	uint64 token;
-	PgrRef head;
-	CommandId command;
-	const PgrBlock *block;
-} Overlay;
-
-static const PgrBlock *
-overlay_block(const PgrBlock *base)
-{
-	static Overlay overlay;
-	CommandId command = ActiveSnapshotSet() ? GetActiveSnapshot()->curcid :
-											  GetCurrentCommandId(false);
-	PgrRef head = pgr_pin_pending_head();
-	PgrPin *pin = pgr_pin();
-	MemoryContext caller;
-
-	if (overlay.context == NULL)
-		overlay.context = AllocSetContextCreate(TopMemoryContext,
-												"pg_registry rates",
-												ALLOCSET_SMALL_SIZES);
-	if (overlay.block != NULL && overlay.token == pin->token &&
-		overlay.head == head && overlay.command == command)
-		return overlay.block;
-	overlay.block = NULL;
-	MemoryContextReset(overlay.context);
-	caller = MemoryContextSwitchTo(overlay.context);
-	overlay.block = pgr_pending_overlay(&base->definition, base, pin->at);
-	MemoryContextSwitchTo(caller);
-	overlay.token = pin->token;
-	overlay.head = head;
-	overlay.command = command;
-	return overlay.block;
-}
-
 const PgrBlock *
 pgr_rates_block(void)
 {
@@ -452,7 +414,9 @@ pgr_rates_block(void)
 	if (!pgr_pending_any())
 		return block;
 	pgr_pending_state(&registry, false, &state);
-	return state.touched ? overlay_block(block) : block;
+	return state.touched ?
+		pgr_pending_overlay_kept(&block->definition, block) :
+		block;
 }
 
 void

@@ -169,7 +169,7 @@ pgr_reader_block(PgrText name)
 
 	if (!pgr_pending_any())
 		return block;
-	return pgr_pending_overlay(definition, block, pgr_pin()->at);
+	return pgr_pending_overlay_kept(definition, block);
 }
 
 bool
