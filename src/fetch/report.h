@@ -1,0 +1,33 @@
+/*
+ * fetch/report.h
+ *	  What of the refreshes gets into the server log: never a line for each.
+ */
+#ifndef PGR_FETCH_REPORT_H
+#define PGR_FETCH_REPORT_H
+
+#include "fetch/run.h"
+
+/* Monotonic times of the last WARNING of each sort. */
+typedef struct PgrReport
+{
+	int64 failure_ms;
+	int64 quarantine_ms;
+} PgrReport;
+
+/*
+ * A process that has just started reminds of nothing at once; after a change
+ * of the settings the next failure of a bad series is news ("at_once").
+ */
+extern void pgr_report_init(PgrReport *report, int64 now_ms, bool at_once);
+
+/*
+ * Report how a run ended: a WARNING at the third failure in a row and hourly
+ * from then on, a LOG when that is over; a WARNING at the first quarantined
+ * set ("first") and hourly from then on.
+ */
+extern void pgr_report_outcome(PgrReport *report, int64 now_ms,
+							   const char *source,
+							   const PgrRunOutcome *outcome,
+							   const PgrStreak *streak, bool first);
+
+#endif /* PGR_FETCH_REPORT_H */
