@@ -108,6 +108,7 @@ take_body(const PgrCoreApi *core, const PgrQuestion *question,
 		.format = settings->rates_format,
 		.currencies = settings->rates_currencies,
 		.keeps_currency = core->keeps_currency,
+		.check = core->rates_check,
 	};
 	PgrRateSet set = {
 		.source = question->source,

@@ -142,11 +142,11 @@ pgr_builder_refuse(const char *code, const char *shown)
 }
 
 static bool
-compare(PGFunction comparison, Numeric a, int64 b)
+is_one(Numeric value)
 {
 	return DatumGetBool(
-		DirectFunctionCall2(comparison, NumericGetDatum(a),
-							NumericGetDatum(int64_to_numeric(b))));
+		DirectFunctionCall2(numeric_eq, NumericGetDatum(value),
+							NumericGetDatum(int64_to_numeric(1))));
 }
 
 static char *
@@ -181,15 +181,21 @@ pgr_builder_rate(PgrBuilder *builder, const char *code, Numeric value)
 {
 	PgrRateSet *set = builder->set;
 
-	if (numeric_is_nan(value) || numeric_is_inf(value) ||
-		!compare(numeric_gt, value, 0))
-		return pgr_builder_refuse(code, numeric_text(value));
+	switch (builder->input->check(value))
+	{
+		case PGR_RATE_OK:
+			break;
+		case PGR_RATE_NOT_POSITIVE:
+			return pgr_builder_refuse(code, numeric_text(value));
+		case PGR_RATE_OUT_OF_RANGE:
+			return psprintf("the rate of %.3s is out of range", code);
+	}
 	if (!pgr_code_set_add(&builder->seen, code))
 		return psprintf("%.3s occurs more than once", code);
 	if (strncmp(code, set->base, PGR_CURRENCY_LEN) == 0)
 	{
 		/* Some providers send this row; the publisher knows it anyway. */
-		if (!compare(numeric_eq, value, 1))
+		if (!is_one(value))
 			return psprintf("the rate of the base %s is %s instead of 1",
 							set->base, numeric_text(value));
 		return NULL;

@@ -18,6 +18,7 @@ typedef struct PgrParseInput
 	PgrRatesFormat format;
 	const char *currencies; /* to keep and to validate */
 	bool (*keeps_currency)(const char *currencies, const char *code);
+	PgrRateCheck (*check)(Numeric rate);
 } PgrParseInput;
 
 /*

@@ -216,6 +216,7 @@ put_committed(ReturnSetInfo *result, const PgrBlock *directory,
 											   (uint32) entry->fixed.i8);
 		PgrPendingState state = {0};
 
+		Assert(block != NULL); /* published together with its name */
 		CHECK_FOR_INTERRUPTS();
 		if (pgr_pending_any())
 		{

@@ -549,5 +549,25 @@ $watch->query("SELECT pg_cancel_backend($writer->{pid})");
 $writer->finish;
 is($writer->{error}{C}, '57014', 'the writer has published until now');
 
+# The workers of a parallel CREATE INDEX are not those of a query: what a failed query has pinned for its own
+# workers is not for them.
+$reader->query('RESET ALL');
+$reader->query($parallel);
+$reader->query("SET max_parallel_maintenance_workers = 2; SET maintenance_work_mem = '128MB'");
+$watch->query("SELECT registry.put('r', 'k', -1)");
+$reader->query('BEGIN');
+$reader->query('SAVEPOINT s');
+is($reader->sqlstate("SELECT count(1 / (id - $million / 2)) FROM big WHERE registry.get_float8('r', left('k' || id, 1)) = -1"),
+	'22012', 'a parallel query fails');
+$reader->query('ROLLBACK TO s');
+is($watch->one("SELECT count(*) FROM registry.readers WHERE pid = $reader->{pid}"), 0, 'its pin ends with its savepoint');
+$watch->query("SELECT registry.put('r', 'k', -2)");
+$reader->query('CREATE INDEX big_v ON big (v_immutable(id)) WHERE id % 4 = 0');
+$reader->query('SET enable_seqscan = off; SET max_parallel_workers_per_gather = 0; SET enable_bitmapscan = off');
+my $by_index = 'SELECT count(*) FROM big WHERE id % 4 = 0 AND v_immutable(id) = %s::float8';
+like(join("\n", map { $_->[0] } $reader->query('EXPLAIN ' . sprintf $by_index, -2)), qr/using big_v/, 'counted by the index');
+is($reader->one(sprintf $by_index, -2), $million / 4, 'a parallel CREATE INDEX after a parallel query that failed');
+$reader->query('ROLLBACK');
+
 $node->stop;
 done_testing();

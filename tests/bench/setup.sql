@@ -1,0 +1,82 @@
+-- Tables, registries and functions of the benchmark.  Variables: bench (path of the module), rows, few.
+\set ON_ERROR_STOP on
+CREATE EXTENSION pg_registry;
+CREATE EXTENSION pg_prewarm;
+CREATE SCHEMA bench;
+
+CREATE FUNCTION bench.noop(text, text) RETURNS float8
+AS :'bench', 'bench_noop_float8' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION bench.noop_numeric(text, text) RETURNS numeric
+AS :'bench', 'bench_noop_numeric' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION bench.hash_key(text, text) RETURNS float8
+AS :'bench', 'bench_hash_key' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION bench.hash_both(text, text) RETURNS float8
+AS :'bench', 'bench_hash_both' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION bench.rate2(text, text) RETURNS numeric
+AS 'pg_registry', 'pgr_sql_bench_rate2' LANGUAGE C STABLE PARALLEL SAFE;
+
+-- 30 currencies, as many as the European Central Bank publishes, with rates of four decimals.
+SELECT registry.set_rates('EUR', (
+    SELECT jsonb_object_agg(code, CASE code WHEN 'EUR' THEN 1 ELSE round((0.5 + n * 1.3719)::numeric, 4) END)
+      FROM unnest(string_to_array(
+          'AUD BGN BRL CAD CHF CNY CZK DKK EUR GBP HKD HUF IDR ILS INR ISK JPY KRW MXN MYR NOK NZD PHP PLN RON SEK '
+          'SGD THB TRY USD', ' ')) WITH ORDINALITY AS c(code, n)));
+
+CREATE TABLE bench.rates AS
+    SELECT currency::text COLLATE "C" AS currency, registry.rate(currency, 'EUR') AS rate, registry.rate_float8(currency, 'EUR') AS rate8
+      FROM registry.rates ORDER BY currency;
+ALTER TABLE bench.rates ADD PRIMARY KEY (currency);
+
+-- The same numbers in registries of 30 keys, and 200 keys that are no currencies.
+SELECT registry.create_registry('fx', 'float8'), registry.create_registry('fxn', 'numeric'),
+       registry.create_registry('items', 'float8');
+SELECT registry.put_many('fx', (SELECT jsonb_object_agg(currency, rate8) FROM bench.rates)),
+       registry.put_many('fxn', (SELECT jsonb_object_agg(currency, rate) FROM bench.rates)),
+       registry.put_many('items', (SELECT jsonb_object_agg('I' || 1000 + n, n / 7.0) FROM generate_series(1, 200) AS n));
+
+CREATE TABLE bench.orders (amount float8 NOT NULL, currency text COLLATE "C" NOT NULL, item text NOT NULL, price numeric NOT NULL);
+SELECT setseed(0.5);
+INSERT INTO bench.orders
+    SELECT round((random() * 1000)::numeric, 2), codes[1 + floor(random() * 30)], 'I' || 1001 + floor(random() * 200),
+           round((random() * 1000)::numeric, 2)
+      FROM generate_series(1, :rows), (SELECT array_agg(currency) AS codes FROM bench.rates) AS c;
+CREATE TABLE bench.few AS SELECT * FROM bench.orders LIMIT :few;
+-- A table for each of two clients, as the headers of shared buffers do not scale and are not ours.
+CREATE TABLE bench.mine AS SELECT * FROM bench.orders LIMIT :rows / 5;
+CREATE TABLE bench.yours AS SELECT * FROM bench.mine;
+VACUUM (FREEZE, ANALYZE) bench.orders, bench.few, bench.mine, bench.yours, bench.rates;
+SELECT pg_prewarm('bench.' || t) FROM unnest('{orders,few,mine,yours,rates}'::text[]) AS t;
+
+-- What people write instead.
+CREATE FUNCTION bench.sql_rate(c text) RETURNS numeric LANGUAGE sql STABLE PARALLEL SAFE
+    AS 'SELECT rate FROM bench.rates WHERE currency = c';
+CREATE FUNCTION bench.sql_rate8(c text) RETURNS float8 LANGUAGE sql STABLE PARALLEL SAFE
+    AS 'SELECT rate8 FROM bench.rates WHERE currency = c';
+CREATE FUNCTION bench.plpgsql_rate(c text) RETURNS numeric LANGUAGE plpgsql STABLE PARALLEL SAFE
+    AS 'BEGIN RETURN (SELECT rate FROM bench.rates WHERE currency = c); END';
+CREATE FUNCTION bench.plpgsql_rate8(c text) RETURNS float8 LANGUAGE plpgsql STABLE PARALLEL SAFE
+    AS 'BEGIN RETURN (SELECT rate8 FROM bench.rates WHERE currency = c); END';
+
+-- Writers that never pause; they end when they are cancelled.
+CREATE PROCEDURE bench.put_forever() LANGUAGE plpgsql AS $$
+DECLARE
+    i bigint := 0;
+BEGIN
+    LOOP
+        i := i + 1;
+        PERFORM registry.put('fx', 'USD', i::float8);
+        COMMIT;
+    END LOOP;
+END $$;
+CREATE PROCEDURE bench.set_rates_forever() LANGUAGE plpgsql AS $$
+DECLARE
+    rates jsonb := (SELECT jsonb_object_agg(r.currency, r.rate) FROM registry.rates AS r);
+    other jsonb := rates || '{"USD": 1.2345}';
+BEGIN
+    LOOP
+        PERFORM registry.set_rates('EUR', rates);
+        COMMIT;
+        PERFORM registry.set_rates('EUR', other);
+        COMMIT;
+    END LOOP;
+END $$;
