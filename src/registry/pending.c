@@ -619,7 +619,7 @@ subxact_callback(SubXactEvent event, SubTransactionId mine,
 				 SubTransactionId parent, void *arg)
 {
 	if (event == SUBXACT_EVENT_ABORT_SUB)
-		pgr_pin_forget(); /* the failed statement's, for its survivors */
+		pgr_pin_abort_subtransaction();
 	if (head == 0)
 		return;
 	if (event == SUBXACT_EVENT_COMMIT_SUB)

@@ -318,8 +318,8 @@ pin_release(PgrPin *pin)
 	free_pins = pin;
 }
 
-void
-pgr_pin_forget(void)
+static void
+forget_current(void)
 {
 	pgr_pin_current = NULL;
 	pgr_pin_token = 0;
@@ -354,7 +354,7 @@ attachment_ended(void *arg)
 	if (attachment->pin != NULL)
 		pin_release(attachment->pin);
 	attachment->pin = NULL;
-	pgr_pin_forget();
+	forget_current();
 }
 
 static Attachment *
@@ -524,7 +524,7 @@ pgr_pin_advance(void)
 	Frame here;
 
 	Assert(!IsInParallelMode());
-	pgr_pin_forget();
+	forget_current();
 	for (Frame *f = chain_now(&here); f != NULL; f = f->up)
 	{
 		Attachment *attachment = f->portal ? attachment_of(f->portal) : NULL;
@@ -553,7 +553,7 @@ pgr_pin_set_pending(PgrRef head)
 	}
 	pg_atomic_write_u32(&my_line->pending_head, head);
 	reads_pending = head != 0;
-	pgr_pin_forget();
+	forget_current();
 }
 
 PgrRef
@@ -567,10 +567,21 @@ pgr_pin_pending_head(void)
 	return line == NULL ? 0 : pg_atomic_read_u32(&line->pending_head);
 }
 
+/*
+ * AtEOSubXact_Parallel has waited for the workers of a query that failed.  No
+ * outer one can be running: parallel mode allows no subtransactions.
+ */
+void
+pgr_pin_abort_subtransaction(void)
+{
+	forget_current(); /* the failed statement's */
+	end_sharing();
+}
+
 void
 pgr_pin_end_transaction(void)
 {
-	pgr_pin_forget();
+	forget_current();
 	end_sharing(); /* AtEOXact_Parallel has waited for them */
 	for (Attachment *a = attachments; a != NULL; a = a->next)
 	{
@@ -625,7 +636,7 @@ share_with_workers(void)
 static void
 begin_statement(void)
 {
-	pgr_pin_forget();
+	forget_current();
 	if (chain == NULL && ActivePortal != NULL && transaction_pin != NULL &&
 		!IsolationUsesXactSnapshot() && !IsParallelWorker())
 	{
@@ -646,7 +657,7 @@ executor_start(QueryDesc *query, int flags)
 		prev_executor_start(query, flags);
 	else
 		standard_ExecutorStart(query, flags);
-	pgr_pin_forget();
+	forget_current();
 }
 
 static void
@@ -670,7 +681,7 @@ executor_run(PGR_EXECUTOR_RUN_ARGS)
 	PG_FINALLY();
 	{
 		chain = frame.up;
-		pgr_pin_forget();
+		forget_current();
 	}
 	PG_END_TRY();
 
@@ -685,7 +696,7 @@ executor_finish(QueryDesc *query)
 	Frame frame = {ActivePortal, chain};
 
 	chain = &frame;
-	pgr_pin_forget();
+	forget_current();
 	PG_TRY();
 	{
 		if (prev_executor_finish)
@@ -696,7 +707,7 @@ executor_finish(QueryDesc *query)
 	PG_FINALLY();
 	{
 		chain = frame.up;
-		pgr_pin_forget();
+		forget_current();
 	}
 	PG_END_TRY();
 }
@@ -723,7 +734,7 @@ process_utility(PlannedStmt *statement, const char *text, bool read_only_tree,
 	PG_FINALLY();
 	{
 		chain = frame.up;
-		pgr_pin_forget();
+		forget_current();
 	}
 	PG_END_TRY();
 }

@@ -53,8 +53,8 @@ pgr_pin(void)
 											 pgr_pin_resolve();
 }
 
-/* The next read resolves its pin again; no pin is released. */
-extern void pgr_pin_forget(void);
+/* A subtransaction was aborted; its parallel workers are gone. */
+extern void pgr_pin_abort_subtransaction(void);
 
 /* Drop what the chain pins, so that the next read pins anew. */
 extern PgrPin *pgr_pin_advance(void);
