@@ -11,6 +11,14 @@
 /* Shorter values ("EUR", "1") are parameters, not keys. */
 #define MIN_SECRET_LEN 5
 
+/* The beginning of a longer one tells enough from here on. */
+#define MIN_TELLING_LEN 8
+
+/* A part of a path that is shorter is a name or a date. */
+#define MIN_PATH_KEY_LEN 16
+
+#define MAX_DECODED_LEN 512
+
 #define MASK "..."
 
 static void
@@ -21,6 +29,51 @@ append(char *dst, size_t size, const char *src, size_t len)
 	if (used + 1 >= size)
 		return;
 	pgr_mask_control(dst + used, Min(size - used, len + 1), src, len);
+}
+
+/*
+ * Is this part of a path an access key?  Some providers put it there.  Long,
+ * of letters and digits, with both.
+ */
+static bool
+looks_like_key(const char *part, size_t len)
+{
+	bool letter = false;
+	bool digit = false;
+
+	if (len < MIN_PATH_KEY_LEN)
+		return false;
+	for (size_t i = 0; i < len; i++)
+	{
+		char c = part[i];
+
+		if (c >= '0' && c <= '9')
+			digit = true;
+		else if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'))
+			letter = true;
+		else if (c != '-' && c != '_')
+			return false;
+	}
+	return letter && digit;
+}
+
+/* The path, each part that looks like a key masked. */
+static void
+append_path(char *dst, size_t size, const char *path, const char *end)
+{
+	while (path < end)
+	{
+		size_t len;
+
+		append(dst, size, "/", 1);
+		path++;
+		len = strcspn(path, "/?#");
+		if (looks_like_key(path, len))
+			append(dst, size, MASK, strlen(MASK));
+		else
+			append(dst, size, path, len);
+		path += len;
+	}
 }
 
 void
@@ -36,47 +89,115 @@ pgr_mask_url(char *dst, size_t size, const char *url)
 	for (const char *p = host; p < path; p++)
 		if (*p == '@')
 			host = p + 1;
-	append(dst, size, host, end - host);
+	append(dst, size, host, path - host);
+	append_path(dst, size, path, end);
 	if (*end == '?')
 		append(dst, size, "?" MASK, strlen("?" MASK));
 }
 
-/* Overwrite every occurrence of the secret; it is longer than the mask. */
-static void
-mask_occurrences(char *text, const char *secret, size_t len)
+/* Bytes of the secret, or of a telling beginning of it, that text starts with */
+static size_t
+match_secret(const char *text, const char *secret, size_t len, bool whole)
 {
-	char *p = text;
+	size_t n = 0;
 
+	while (n < len && text[n] == secret[n] && text[n] != '\0')
+		n++;
+	return n == len || (!whole && n >= MIN_TELLING_LEN) ? n : 0;
+}
+
+/*
+ * Overwrite every occurrence of the secret, and unless only the whole of it is
+ * meant, of its beginning, since the text may have been cut; neither is
+ * shorter than the mask.
+ */
+static void
+mask_occurrences(char *text, const char *secret, size_t len, bool whole)
+{
 	if (len < MIN_SECRET_LEN)
 		return;
-	for (; *p != '\0'; p++)
+	for (char *p = text; *p != '\0'; p++)
 	{
-		if (strncmp(p, secret, len) != 0)
+		size_t n = match_secret(p, secret, len, whole);
+
+		if (n == 0)
 			continue;
 		memcpy(p, MASK, strlen(MASK));
 		p += strlen(MASK);
-		memmove(p, p + len - strlen(MASK), strlen(p + len - strlen(MASK)) + 1);
+		memmove(p, p + n - strlen(MASK), strlen(p + n - strlen(MASK)) + 1);
 		p--;
+	}
+}
+
+static int
+hex_digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	if (c >= 'a' && c <= 'f')
+		return c - 'a' + 10;
+	if (c >= 'A' && c <= 'F')
+		return c - 'A' + 10;
+	return -1;
+}
+
+/* A value as it stands in the URL, and as the provider has decoded it. */
+static void
+mask_value(char *text, const char *value, size_t len)
+{
+	char decoded[MAX_DECODED_LEN];
+	size_t n = 0;
+
+	mask_occurrences(text, value, len, false);
+	for (size_t i = 0; i < len && n < sizeof(decoded); i++)
+	{
+		if (value[i] == '%' && i + 2 < len && hex_digit(value[i + 1]) >= 0 &&
+			hex_digit(value[i + 2]) >= 0)
+		{
+			decoded[n++] = (char) (hex_digit(value[i + 1]) * 16 +
+								   hex_digit(value[i + 2]));
+			i += 2;
+		}
+		else
+			decoded[n++] = value[i] == '+' ? ' ' : value[i];
+	}
+	mask_occurrences(text, decoded, n, false);
+}
+
+static void
+mask_path_keys(char *text, const char *url)
+{
+	const char *p = url + strcspn(url, "/?#");
+
+	while (*p == '/')
+	{
+		size_t len = strcspn(p + 1, "/?#");
+
+		if (looks_like_key(p + 1, len))
+			mask_occurrences(text, p + 1, len, false);
+		p += 1 + len;
 	}
 }
 
 void
 pgr_mask_secrets(char *text, const char *url)
 {
+	const char *scheme_end = strstr(url, "://");
 	const char *query = strchr(url, '?');
 	const char *p;
 
+	mask_path_keys(text, scheme_end ? scheme_end + 3 : url);
 	if (query == NULL)
 		return;
 	query++;
-	mask_occurrences(text, query, strcspn(query, "#"));
+	mask_occurrences(text, query, strcspn(query, "#"), true);
 	for (p = query; *p != '\0' && *p != '#';)
 	{
 		size_t len = strcspn(p, "&#");
 		const char *value = memchr(p, '=', len);
 
 		if (value != NULL)
-			mask_occurrences(text, value + 1, p + len - (value + 1));
+			mask_value(text, value + 1, p + len - (value + 1));
 		p += len;
 		if (*p == '&')
 			p++;

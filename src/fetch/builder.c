@@ -12,6 +12,9 @@
 #include "fetch/builder.h"
 
 #define QUOTE_LEN 200
+/* Days that a value date may lie ahead of our clock. */
+#define MAX_DAYS_AHEAD 2
+
 #define MIN_YEAR 1900
 #define DATE_LEN 10 /* YYYY-MM-DD */
 
@@ -108,6 +111,12 @@ read_date(const char *text, size_t len, DateADT *date)
 	return true;
 }
 
+static DateADT
+latest_date(void)
+{
+	return (DateADT) (GetCurrentTimestamp() / USECS_PER_DAY) + MAX_DAYS_AHEAD;
+}
+
 const char *
 pgr_builder_date(PgrBuilder *builder, const char *text, size_t len)
 {
@@ -115,6 +124,10 @@ pgr_builder_date(PgrBuilder *builder, const char *text, size_t len)
 
 	if (!read_date(text, len, &date))
 		return psprintf("the date %s is not of the form YYYY-MM-DD",
+						pgr_builder_quote(text, len));
+	/* a provider's day can begin before ours */
+	if (date > latest_date())
+		return psprintf("the date %s lies in the future",
 						pgr_builder_quote(text, len));
 	if (!builder->has_date || date > builder->set->value_date)
 		builder->set->value_date = date;

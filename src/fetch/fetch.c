@@ -148,6 +148,7 @@ notice_wishes(PgrFetch *fetch)
 {
 	const PgrSettings *settings = fetch->core->settings;
 	Wishes *wishes = &fetch->wishes;
+	bool new_url;
 
 	if (strcmp(wishes->url, settings->rates_url) == 0 &&
 		strcmp(wishes->currencies, settings->rates_currencies) == 0 &&
@@ -155,12 +156,15 @@ notice_wishes(PgrFetch *fetch)
 		wishes->max_change_percent == settings->rates_max_change_percent)
 		return;
 
+	new_url = strcmp(wishes->url, settings->rates_url) != 0;
 	keep_string(&wishes->url, settings->rates_url);
 	keep_string(&wishes->currencies, settings->rates_currencies);
 	wishes->format = settings->rates_format;
 	wishes->max_change_percent = settings->rates_max_change_percent;
 
 	pgr_mask_url(fetch->source, sizeof(fetch->source), wishes->url);
+	if (new_url && fetch->started)
+		pgr_report_source(fetch->source);
 	forget_validators(fetch);
 	drop_transfer(fetch);
 	fetch->changed = fetch->started;

@@ -16,6 +16,7 @@
 #include "fetch/json.h"
 
 #define MAX_DIGITS 64
+#define MAX_DEPTH 16
 #define MAX_EXPONENT 64
 
 /* The end of the string that starts at p. */
@@ -51,41 +52,57 @@ skip_number(const char *p)
 	return p;
 }
 
+/* A member's name, of "len" bytes as written: what is wrong with it. */
+static const char *
+refuse_name(PgrCodeSet *codes, const char *name, size_t len)
+{
+	/* A code can be written with escapes; nobody does, so nobody may. */
+	if (memchr(name, '\\', len) != NULL)
+		return "it holds a member name with an escape";
+	if (pgr_code_is_valid(name, len) && !pgr_code_set_add(codes, name))
+		return psprintf("%.3s occurs more than once", name);
+	return NULL;
+}
+
 const char *
 pgr_json_refuse(const char *text)
 {
-	PgrCodeSet codes; /* of the innermost flat object */
+	PgrCodeSet *codes = palloc0(MAX_DEPTH * sizeof(PgrCodeSet));
+	int depth = 0;
 	const char *p = text;
+	const char *why = NULL;
 
-	memset(&codes, 0, sizeof(codes));
-	while (*p != '\0')
+	while (*p != '\0' && why == NULL)
 	{
 		if (*p == '"')
 		{
 			const char *name = p + 1;
 
 			p = skip_string(p);
-			if (p[strspn(p, " \t\r\n")] == ':' &&
-				pgr_code_is_valid(name, p - 1 - name) &&
-				!pgr_code_set_add(&codes, name))
-				return psprintf("%.3s occurs more than once", name);
+			if (p[strspn(p, " \t\r\n")] == ':')
+				why = refuse_name(&codes[depth], name, p - 1 - name);
+			continue;
 		}
-		else if ((*p >= '0' && *p <= '9') || *p == '-')
+		if ((*p >= '0' && *p <= '9') || *p == '-')
 		{
 			p = skip_number(p);
 			if (p == NULL)
 				return psprintf(
 					"it holds a number of more than %d digits, or with an exponent beyond %d",
 					MAX_DIGITS, MAX_EXPONENT);
+			continue;
 		}
-		else
+		if (*p == '{')
 		{
-			if (*p == '{')
-				memset(&codes, 0, sizeof(codes));
-			p++;
+			if (++depth == MAX_DEPTH)
+				return "it is nested too deeply";
+			memset(&codes[depth], 0, sizeof(codes[depth]));
 		}
+		else if (*p == '}' && depth > 0)
+			depth--;
+		p++;
 	}
-	return NULL;
+	return why;
 }
 
 Jsonb *

@@ -61,6 +61,16 @@ report_recovery(const PgrStreak *streak)
 					streak->failures, seconds)));
 }
 
+/* In place of PostgreSQL's own line, which shows the whole URL; see log/. */
+void
+pgr_report_source(const char *source)
+{
+	if (source[0] == '\0')
+		ereport(LOG, (errmsg("exchange rates are not fetched any more")));
+	else
+		ereport(LOG, (errmsg("exchange rates are fetched from %s", source)));
+}
+
 void
 pgr_report_outcome(PgrReport *report, int64 now_ms, const char *source,
 				   const PgrRunOutcome *outcome, const PgrStreak *streak,

@@ -30,4 +30,7 @@ extern void pgr_report_outcome(PgrReport *report, int64 now_ms,
 							   const PgrRunOutcome *outcome,
 							   const PgrStreak *streak, bool first);
 
+/* pg_registry.rates_url was changed; "source" is masked, "" for none. */
+extern void pgr_report_source(const char *source);
+
 #endif /* PGR_FETCH_REPORT_H */

@@ -125,7 +125,10 @@ refuse_v6(const uint8 *address, PgrAddressPolicy policy)
 			return refuse_v4(address + embeddings[i].offset, policy);
 	if (is_isatap(address))
 		return refuse_v4(address + 12, policy);
-	return policy == PGR_ADDRESS_LOOPBACK ? "not a loopback address" : NULL;
+	if (policy == PGR_ADDRESS_LOOPBACK)
+		return "not a loopback address";
+	/* what is routed globally is in 2000::/3 */
+	return (address[0] & 0xE0) == 0x20 ? NULL : "not a public address";
 }
 
 const char *

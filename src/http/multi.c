@@ -278,6 +278,8 @@ abandon_multi(PgrHttp *http, CURLMcode code)
 	}
 	(void) curl_multi_cleanup(http->multi);
 	http->multi = NULL;
+	/* or it would make the descriptor readable for ever */
+	(void) timer_cb(NULL, -1, http);
 }
 
 static CURLMcode

@@ -217,11 +217,30 @@ take_record(ErrorData *edata)
 	sigprocmask(SIG_SETMASK, &before, NULL);
 }
 
+/*
+ * A reload logs the new value of each setting.  A URL can hold a key, so that
+ * line goes nowhere, before any other hook copies it (S-2); the scheduler says
+ * what changed without the key.
+ */
+static bool
+tells_url(const ErrorData *edata)
+{
+	return edata->message_id != NULL && edata->message != NULL &&
+		edata->message_id[0] == 'p' &&
+		strcmp(edata->message_id, "parameter \"%s\" changed to \"%s\"") == 0 &&
+		strstr(edata->message, "\"pg_registry.rates_url\"") != NULL;
+}
+
 static void
 emit_log(ErrorData *edata)
 {
 	int saved_errno;
 
+	if (unlikely(tells_url(edata)))
+	{
+		edata->output_to_server = false;
+		return;
+	}
 	if (previous_hook)
 		previous_hook(edata);
 

@@ -252,6 +252,10 @@ check_masks(void)
 		{"https://me:secret@a.example/b", "https://a.example/b"},
 		{"https://me:sec@ret@a.example/b@c", "https://a.example/b@c"},
 		{"https://a.example/b#secret", "https://a.example/b"},
+		{"https://a.example/v6/0123456789abcdef0123/latest/EUR",
+		 "https://a.example/v6/.../latest/EUR"},
+		{"https://a.example/stats/eurofxref-daily.xml",
+		 "https://a.example/stats/eurofxref-daily.xml"},
 		{"", ""},
 	};
 	const char *url =
@@ -274,6 +278,16 @@ check_masks(void)
 	strcpy(text, "at /b?app_id=0123456789&base=EUR&s=abcde");
 	pgr_mask_secrets(text, url);
 	check(strcmp(text, "at /b?...") == 0, "whole query", text);
+	strcpy(text, "cut: \"0123456789abcdefghij");
+	pgr_mask_secrets(
+		text, "https://a.example/b?key=0123456789abcdefghijklmnopqrstuvwxyz");
+	check(strcmp(text, "cut: \"...") == 0, "beginning", text);
+	strcpy(text, "the provider says my/secret+key");
+	pgr_mask_secrets(text, "https://a.example/b?key=my%2Fsecret%2Bkey");
+	check(strcmp(text, "the provider says ...") == 0, "decoded", text);
+	strcpy(text, "no account 0123456789abcdef0123");
+	pgr_mask_secrets(text, "https://a.example/v6/0123456789abcdef0123/EUR");
+	check(strcmp(text, "no account ...") == 0, "in the path", text);
 	strcpy(text, "nothing to hide");
 	pgr_mask_secrets(text, "https://a.example/b?");
 	check(strcmp(text, "nothing to hide") == 0, "no query", text);

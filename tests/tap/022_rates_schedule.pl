@@ -78,6 +78,15 @@ unlike(one('registry.status()'), qr/verysecret/, 'no secret in status()');
 is(logged(qr/verysecret/), 0, 'nor in the log');
 like(($web->requests)[0], qr/\?app_id=verysecret/, 'although it was sent');
 
+
+# PostgreSQL logs a changed setting with its value; of this one we log what may be seen.
+set('pg_registry.log_min_level' => 'log', 'pg_registry.rates_url' => $web->url('/latest?app_id=othersecret'));
+wait_for_status("rates_last_success > '" . one('now()') . "'", 'the new URL is used');
+like(($web->requests)[-1], qr/\?app_id=othersecret/, 'with its key');
+is(logged(qr/othersecret/), 0, 'a reload does not log the key');
+is(one("count(*) FROM registry.log_tail(1000) WHERE log_tail::text LIKE '%othersecret%'"), 0, 'nor keeps it');
+is(logged(qr{LOG:  exchange rates are fetched from http://\S+/latest\?\.\.\.$}m), 1, 'but says where rates come from now');
+
 # Pause and resume.
 one("registry.pause('rates')");
 wait_for_status("scheduler_state = 'paused' AND rates_paused", 'paused');
