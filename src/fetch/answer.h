@@ -13,7 +13,7 @@ typedef struct PgrQuestion
 	const char *url;    /* holds secrets */
 	const char *source; /* the same, masked */
 	bool conditional;   /* validators were sent */
-	bool accepted;      /* settings changed: any difference will do */
+	bool accepted;      /* another URL: any difference will do */
 } PgrQuestion;
 
 /*

@@ -60,7 +60,7 @@ struct PgrFetch
 	Wishes wishes;
 	char source[PGR_REFRESH_SOURCE_LEN]; /* masked URL */
 	bool started; /* a step was made: changes are changes */
-	bool changed; /* of wishes, and nothing published since */
+	bool changed; /* the URL, and nothing published since */
 
 	/* of the last good answer; only of use while its rates are published */
 	char etag[PGR_HTTP_VALIDATOR_LEN];
@@ -167,7 +167,8 @@ notice_wishes(PgrFetch *fetch)
 		pgr_report_source(fetch->source);
 	forget_validators(fetch);
 	drop_transfer(fetch);
-	fetch->changed = fetch->started;
+	/* another limit is applied, not waived; another source is on purpose */
+	fetch->changed = fetch->started && (fetch->changed || new_url);
 	fetch->due_ms = 0;
 	fetch->ended.failures = 0;
 	pgr_report_init(&fetch->report, monotonic_ms(), true);

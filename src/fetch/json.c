@@ -56,9 +56,10 @@ skip_number(const char *p)
 static const char *
 refuse_name(PgrCodeSet *codes, const char *name, size_t len)
 {
-	/* A code can be written with escapes; nobody does, so nobody may. */
-	if (memchr(name, '\\', len) != NULL)
-		return "it holds a member name with an escape";
+	/* A code can be written so that it looks like another name. */
+	for (size_t i = 0; i + 1 < len; i++)
+		if (name[i] == '\\' && name[i + 1] == 'u')
+			return "it holds a member name with a \\u escape";
 	if (pgr_code_is_valid(name, len) && !pgr_code_set_add(codes, name))
 		return psprintf("%.3s occurs more than once", name);
 	return NULL;

@@ -109,6 +109,14 @@ is_isatap(const uint8 *address)
 		address[10] == 0x5E && address[11] == 0xFE;
 }
 
+static bool
+is_mapped(const uint8 *address)
+{
+	static const uint8 prefix[12] = {[10] = 0xFF, [11] = 0xFF};
+
+	return memcmp(address, prefix, sizeof(prefix)) == 0;
+}
+
 static const char *
 refuse_v6(const uint8 *address, PgrAddressPolicy policy)
 {
@@ -120,13 +128,15 @@ refuse_v6(const uint8 *address, PgrAddressPolicy policy)
 	kind = find_range(address, ranges_v6, lengthof(ranges_v6));
 	if (kind != NULL)
 		return kind;
+	/* other spellings of 127.0.0.1 lead through a gateway, not here */
+	if (policy == PGR_ADDRESS_LOOPBACK)
+		return is_mapped(address) ? refuse_v4(address + 12, policy) :
+									"not a loopback address";
 	for (size_t i = 0; i < lengthof(embeddings); i++)
 		if (in_range(address, &embeddings[i].range))
 			return refuse_v4(address + embeddings[i].offset, policy);
 	if (is_isatap(address))
 		return refuse_v4(address + 12, policy);
-	if (policy == PGR_ADDRESS_LOOPBACK)
-		return "not a loopback address";
 	/* what is routed globally is in 2000::/3 */
 	return (address[0] & 0xE0) == 0x20 ? NULL : "not a public address";
 }

@@ -203,7 +203,9 @@ set_limits(PgrHttpTransfer *transfer, CURL *easy)
 	SET(CURLOPT_CONNECTTIMEOUT_MS,
 		(long) Min(transfer->timeout_ms, MAX_CONNECT_MS));
 	SET(CURLOPT_LOW_SPEED_LIMIT, 1L);
-	SET(CURLOPT_LOW_SPEED_TIME, (long) LOW_SPEED_SECONDS);
+	/* never before a first byte may come late by the setting */
+	SET(CURLOPT_LOW_SPEED_TIME,
+		(long) Max(LOW_SPEED_SECONDS, transfer->timeout_ms / 1000));
 	SET(CURLOPT_MAXFILESIZE_LARGE, (curl_off_t) transfer->max_body_bytes);
 	SET(CURLOPT_TCP_KEEPALIVE, 1L);
 	SET(CURLOPT_MAXAGE_CONN, (long) MAX_CONNECTION_IDLE_S);

@@ -225,10 +225,17 @@ take_record(ErrorData *edata)
 static bool
 tells_url(const ErrorData *edata)
 {
-	return edata->message_id != NULL && edata->message != NULL &&
-		edata->message_id[0] == 'p' &&
-		strcmp(edata->message_id, "parameter \"%s\" changed to \"%s\"") == 0 &&
-		strstr(edata->message, "\"pg_registry.rates_url\"") != NULL;
+	static const char setting[] = "pg_registry.rates_url";
+
+	if (edata->message_id == NULL || edata->message == NULL ||
+		edata->message_id[0] != 'p' ||
+		strcmp(edata->message_id, "parameter \"%s\" changed to \"%s\"") != 0)
+		return false;
+	/* as somebody typed it, in quotation marks of any language */
+	for (const char *p = edata->message; *p != '\0'; p++)
+		if (pg_strncasecmp(p, setting, strlen(setting)) == 0)
+			return true;
+	return false;
 }
 
 static void

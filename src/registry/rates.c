@@ -178,7 +178,8 @@ changed_too_much(const PgrBlock *block, const PgrRatesInfo *info,
 											 PGR_CURRENCY_LEN);
 		double percent;
 
-		if (slot == NULL)
+		/* one that comes back may have moved far in the meantime */
+		if (slot == NULL || (slot->flags & PGR_SLOT_MISSING) != 0)
 			continue;
 		percent = fabs(as_float8(rate->value) / slot->fixed.f8 - 1) * 100;
 		if (percent <= limit)

@@ -40,8 +40,8 @@ typedef struct PgrRateSet
 	DateADT value_date; /* what the provider says */
 	TimestampTz fetched_at;
 	const char *source; /* shown in views: no secret, masked URL */
-	bool accepted;      /* the configuration was changed since the
-								 * last set: do not compare with it */
+	bool accepted;      /* from another URL than the last set, which somebody
+					* configured: do not compare */
 	int nrates;
 	PgrRate *rates;
 } PgrRateSet;

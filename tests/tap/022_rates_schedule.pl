@@ -80,7 +80,8 @@ like(($web->requests)[0], qr/\?app_id=verysecret/, 'although it was sent');
 
 
 # PostgreSQL logs a changed setting with its value; of this one we log what may be seen.
-set('pg_registry.log_min_level' => 'log', 'pg_registry.rates_url' => $web->url('/latest?app_id=othersecret'));
+# The name is logged as it was typed.
+set('pg_registry.log_min_level' => 'log', 'PG_Registry.Rates_URL' => $web->url('/latest?app_id=othersecret'));
 wait_for_status("rates_last_success > '" . one('now()') . "'", 'the new URL is used');
 like(($web->requests)[-1], qr/\?app_id=othersecret/, 'with its key');
 is(logged(qr/othersecret/), 0, 'a reload does not log the key');
@@ -107,6 +108,12 @@ is(one("registry.rate('EUR', 'USD')"), '1.12', 'the old rate is served');
 is(one("concat_ws('|', ok, error) FROM registry.refresh('rates')"), "f|$quarantine", 'refresh() says so');
 is(one('scheduler_state FROM registry.status()'), 'idle', 'it is no failure of the source');
 is(logged(qr/WARNING:  new exchange rates were not published/), 1, 'one WARNING');
+
+# A lower limit is no acceptance.
+set('pg_registry.rates_max_change' => 5);
+my $before_lower = one('rates_attempts FROM registry.status()');
+wait_for_status("rates_attempts > $before_lower AND scheduler_state = 'idle'", 'another look with a lower limit');
+is(one("registry.rate('EUR', 'USD')"), '1.12', 'which the set does not pass either');
 like(slurp_file($node->logfile), qr/DETAIL:  Source \S+: \Q$quarantine\E/, 'with both numbers');
 set('pg_registry.rates_max_change' => 0);
 wait_for_status("coalesce(rates_quarantine, '') = ''", 'a changed setting ends it');
