@@ -7,7 +7,8 @@
  * heavyweight lock until its transaction ends, which PostgreSQL releases after
  * the commit callbacks: one of 64 stripes of the registry's keys, under a
  * shared lock on the registry; the whole registry for bulk changes and drops;
- * the database's directory for creating and dropping.  They are in pg_locks as
+ * the database's directory for creating and dropping.  A transaction that has
+ * locked many stripes goes on with whole registries.  They are in pg_locks as
  * "object" locks of class pg_extension, and the deadlock detector knows them.
  */
 #ifndef PGR_REGISTRY_WRITE_H
