@@ -47,6 +47,13 @@
 
 PgrSharedRing *pgr_log_ring = NULL;
 
+/* The ring's shape, out of reach of other processes; inherited by fork. */
+static struct
+{
+	uint32 slots;
+	uint32 slot_bytes;
+} made;
+
 static emit_log_hook_type previous_hook = NULL;
 
 /*
@@ -78,13 +85,16 @@ level_passes(int elevel, int min_level)
 /*
  * May this process touch the segment?  The syslogger may not, and the ring
  * pointer that it inherited does not know that.  UsedShmemSegAddr covers the
- * moment before it has a type, and whoever else detaches.
+ * moment before it has a type, and whoever else detaches.  The shape is
+ * compared because the postmaster logs too: a backend that has run wild over
+ * the segment must not take it along.
  */
 static inline bool
 attached(void)
 {
 	return pgr_log_ring != NULL && MyBackendType != B_LOGGER &&
-		UsedShmemSegAddr != NULL;
+		UsedShmemSegAddr != NULL && pgr_log_ring->slots == made.slots &&
+		pgr_log_ring->slot_bytes == made.slot_bytes;
 }
 
 /*
@@ -296,6 +306,8 @@ pgr_log_ring_init(void *part, Size size)
 	PgrSharedRing *ring = part;
 
 	pgr_ring_init(ring, ring_slots(), PGR_LOG_SLOT_BYTES);
+	made.slots = ring->slots;
+	made.slot_bytes = ring->slot_bytes;
 	pgr_ring_count(ring, PGR_RING_TOO_EARLY, missed);
 	missed = 0;
 

@@ -3,14 +3,15 @@
  *	  Which generation a read uses: one for each top-level statement.
  *
  * A statement is the chain of portals that are running, kept by hooks on
- * ExecutorStart, ExecutorRun, ExecutorFinish and ProcessUtility.  The first read takes the
- * pin of the innermost portal of the chain that has one, else a new one, and
- * gives it to every portal of the chain that has none.  So a query, the
- * functions that it calls and the cursors that they open read one generation,
- * and a cursor keeps its own between two FETCHes (R-2).  Without a portal, and
- * from REPEATABLE READ on, the pin is the transaction's; under READ COMMITTED
- * that one (of planning, mostly) ends when the next statement starts.  A parallel worker
- * reads what its leader pinned before the workers were started.
+ * ExecutorStart, ExecutorRun, ExecutorFinish and ProcessUtility.  The first
+ * read takes the pin of the innermost portal of the chain that has one, else
+ * a new one, and gives it to every portal of the chain that has none.  So a
+ * query, the functions that it calls and the cursors that they open read one
+ * generation, and a cursor keeps its own between two FETCHes (R-2).  Without
+ * a portal, and from REPEATABLE READ on, the pin is the transaction's; under
+ * READ COMMITTED that one (of planning, mostly) ends when the next statement
+ * starts.  A parallel worker reads what its leader pinned before the workers
+ * were started.
  *
  * A pin ends with the last portal that holds it, in any case with the
  * transaction, and at process exit.
