@@ -68,8 +68,8 @@ for my $what ('in the middle of a read', 'in the middle of a commit', 'while it 
 	{
 		$victim->query("BEGIN; SELECT registry.put('r', 'k', 'w')");
 	}
-	kill 'KILL', $victim->{pid};
 	$other->send('SELECT pg_sleep(180)');
+	kill 'KILL', $victim->{pid};
 	$other->finish;
 	like($other->{error}{C}, qr/^(57P02|closed)$/, "kill -9 $what: the server restarts");
 	$victim->close;

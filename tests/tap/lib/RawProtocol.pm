@@ -39,7 +39,7 @@ sub message
 	my $packet = $type . pack('N', 4 + length $body) . $body;
 
 	local $SIG{PIPE} = 'IGNORE';
-	syswrite($self->{socket}, $packet) == length $packet or die "cannot send: $!";
+	(syswrite($self->{socket}, $packet) // -1) == length $packet or die "cannot send: $!";
 	return $self;
 }
 
