@@ -105,7 +105,7 @@ _PG_init(void)
 		return;
 
 	pgr_settings_define();
-	pgr_area_add_part(pgr_pin_shared_size, pgr_pin_shared_init,
+	pgr_area_add_part(pgr_line_shared_size, pgr_line_shared_init,
 					  (void **) &pgr_image);
 	pgr_area_add_part(pgr_refresh_state_size, pgr_refresh_state_init,
 					  (void **) &pgr_refresh_state);

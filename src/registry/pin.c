@@ -2,8 +2,8 @@
  * registry/pin.c
  *	  The statement chain and the pins of this process; see pin.h.
  *
- * Process model: everything here is local to a backend except its own line of
- * the image, which it alone writes.  Nothing here takes a lock.
+ * Process model: everything here is local to a backend; what others may see of
+ * it stands in its line (line.c).  Nothing here takes a lock.
  *
  * The chain follows the C stack: a hook pushes a frame that lives in its own
  * stack frame, and PG_FINALLY pops it, so an ERROR cannot leave a dangling
@@ -17,7 +17,6 @@
 #include "access/xact.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
-#include "storage/ipc.h"
 #include "storage/proc.h"
 #include "tcop/pquery.h"
 #include "tcop/utility.h"
@@ -26,13 +25,8 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "registry/line.h"
 #include "registry/pin.h"
-#include "registry/value.h"
-#include "settings.h"
-#include "shm/area.h"
-
-#define MAX_SPARES 8 /* spare lines of one backend */
-#define MAX_CELLS (PGR_LINE_PINS + MAX_SPARES * PGR_SPARE_PINS)
 
 /* A running portal, or NULL where there is none (SPI in a trigger at commit) */
 typedef struct Frame
@@ -49,17 +43,6 @@ typedef struct Attachment
 	struct Attachment *next;
 } Attachment;
 
-/* One place of our line, or of a spare line, that can name a generation. */
-typedef struct Cell
-{
-	pg_atomic_uint64 *shared;
-	TimestampTz *pinned_at; /* NULL in a spare line */
-	uint64 generation;
-	const PgrSharedRoot *root;
-	int pins;
-} Cell;
-
-PgrSharedImage *pgr_image = NULL;
 uint64 pgr_pin_token = 0;
 PgrPin *pgr_pin_current = NULL;
 
@@ -69,175 +52,13 @@ static PgrPin *transaction_pin = NULL;
 static PgrPin *workers_pin = NULL; /* what parallel_pin of our line names */
 static PgrPin *free_pins = NULL;
 static uint64 last_token = 0;
+static PgrRef my_pending_head = 0;
 static bool reads_pending = false; /* this transaction changed something */
-
-static PgrSharedLine *my_line = NULL;
-static Cell cells[MAX_CELLS];
-static int ncells = 0;
-static PgrSharedSpareLine *my_spares[MAX_SPARES];
-static int nspares = 0;
 
 static ExecutorStart_hook_type prev_executor_start = NULL;
 static ExecutorRun_hook_type prev_executor_run = NULL;
 static ExecutorFinish_hook_type prev_executor_finish = NULL;
 static ProcessUtility_hook_type prev_process_utility = NULL;
-
-/* ------------------------------------------------------------------------
- * Shared memory: our line and spare lines
- * ------------------------------------------------------------------------
- */
-
-static uint32
-line_count(void)
-{
-	return MaxBackends + NUM_AUXILIARY_PROCS;
-}
-
-static uint32
-spare_count(void)
-{
-	return 16 + MaxBackends / 8;
-}
-
-static Size
-arena_bytes(void)
-{
-	return (Size) pgr_settings.shared_memory_kb * 1024;
-}
-
-Size
-pgr_pin_shared_size(void)
-{
-	return pgr_image_bytes(line_count(), spare_count(), arena_bytes());
-}
-
-void
-pgr_pin_shared_init(void *part, Size size)
-{
-	PgrDefinition databases = {.kind = PGR_BLOCK_DATABASES};
-	PgrDefinition rates = {
-		.kind = PGR_BLOCK_RATES,
-		.value_type = PGR_TYPE_NUMERIC,
-		.name = PGR_RATES_NAME,
-		.name_len = strlen(PGR_RATES_NAME),
-		.created_at = GetCurrentTimestamp(),
-	};
-
-	pgr_image_init(part, line_count(), spare_count(), arena_bytes(),
-				   pgr_area_header->hash_seed);
-	pgr_image_init_slot(part, PGR_SLOT_DATABASES, &databases);
-	pgr_image_init_slot(part, PGR_SLOT_RATES, &rates);
-}
-
-static void
-raise_high(pg_atomic_uint32 *high, uint32 count)
-{
-	uint32 old = pg_atomic_read_u32(high);
-
-	while (old < count && !pg_atomic_compare_exchange_u32(high, &old, count))
-		;
-}
-
-/*
- * At process exit.  ProcKill, which gives our proc number away, was
- * registered before this and so runs after it.
- */
-static void
-leave_line(int code, Datum arg)
-{
-	for (int i = 0; i < ncells; i++)
-		pgr_image_unpin(cells[i].shared);
-	pg_atomic_write_u64(&my_line->parallel_pin, 0);
-	pg_atomic_write_u32(&my_line->pending_head, 0);
-	pg_write_barrier(); /* empty before anybody else can own it */
-	for (int i = 0; i < nspares; i++)
-		pg_atomic_write_u32(&my_spares[i]->owner, 0);
-	pg_atomic_write_u32(&my_line->in_use, 0);
-	ncells = nspares = 0;
-	my_line = NULL;
-}
-
-static void
-add_cell(pg_atomic_uint64 *shared, TimestampTz *pinned_at)
-{
-	Cell *cell = &cells[ncells++];
-
-	memset(cell, 0, sizeof(*cell));
-	cell->shared = shared;
-	cell->pinned_at = pinned_at;
-}
-
-static void
-take_line(void)
-{
-	uint32 number = PgrProcNumber(MyProc);
-
-	if (number >= pgr_image->lines_count)
-		elog(ERROR, "proc number %u is beyond the %u lines of pg_registry",
-			 number, pgr_image->lines_count);
-	my_line = pgr_image_line(pgr_image, number);
-	for (int i = 0; i < PGR_LINE_PINS; i++)
-		add_cell(&my_line->pins[i], &my_line->pinned_at[i]);
-	pg_atomic_write_u32(&my_line->in_use, (uint32) MyProcPid);
-	/* a full barrier: reclaim must know of the line before it holds a pin */
-	raise_high(&pgr_image->lines_high, number + 1);
-	on_shmem_exit(leave_line, (Datum) 0);
-}
-
-static bool
-take_spare(void)
-{
-	if (nspares == MAX_SPARES)
-		return false;
-	for (uint32 i = 0; i < pgr_image->spares_count; i++)
-	{
-		PgrSharedSpareLine *spare = pgr_image_spare(pgr_image, i);
-		uint32 nobody = 0;
-
-		if (!pg_atomic_compare_exchange_u32(&spare->owner, &nobody,
-											(uint32) MyProcPid))
-			continue;
-		raise_high(&pgr_image->spares_high, i + 1);
-		my_spares[nspares++] = spare;
-		for (int p = 0; p < PGR_SPARE_PINS; p++)
-			add_cell(&spare->pins[p], NULL);
-		return true;
-	}
-	return false;
-}
-
-static void
-give_back_spares(void)
-{
-	pg_write_barrier(); /* their pins are gone before the next owner's come */
-	for (int i = 0; i < nspares; i++)
-		pg_atomic_write_u32(&my_spares[i]->owner, 0);
-	nspares = 0;
-	ncells = Min(ncells, PGR_LINE_PINS);
-}
-
-/* A cell without a pin, -1 if there is none anywhere. */
-static int
-free_cell(void)
-{
-	for (int i = 0; i < ncells; i++)
-		if (cells[i].pins == 0)
-			return i;
-	if (take_spare())
-		return ncells - PGR_SPARE_PINS;
-	return -1;
-}
-
-static int
-newest_cell(void)
-{
-	int newest = 0;
-
-	for (int i = 1; i < ncells; i++)
-		if (cells[i].generation > cells[newest].generation)
-			newest = i;
-	return newest;
-}
 
 /* ------------------------------------------------------------------------
  * Pins
@@ -258,43 +79,14 @@ pin_allocate(void)
 	return pin;
 }
 
-/*
- * Pin the newest generation; never fails for lack of a cell: then the
- * statement shares the newest generation that this backend pins already.
- */
+/* Pin the newest generation; see pgr_line_pin() for when there is no room. */
 static PgrPin *
 pin_new(void)
 {
 	PgrPin *pin = pin_allocate();
-	int i;
 
-	if (my_line == NULL)
-		take_line();
-	i = free_cell();
-	if (i < 0)
-		i = newest_cell();
-	else
-	{
-		Cell *cell = &cells[i];
-
-		cell->root = pgr_image_pin(pgr_image, cell->shared, &cell->generation);
-		for (int other = 0; other < ncells; other++)
-		{
-			if (other == i || cells[other].pins == 0 ||
-				cells[other].generation != cell->generation)
-				continue;
-			pgr_image_unpin(cell->shared);
-			cell->generation = 0;
-			i = other;
-			break;
-		}
-	}
 	pin->at = GetCurrentTimestamp();
-	if (cells[i].pins++ == 0 && cells[i].pinned_at)
-		*cells[i].pinned_at = pin->at;
-	pin->cell = i;
-	pin->generation = cells[i].generation;
-	pin->root = cells[i].root;
+	pin->cell = pgr_line_pin(pin->at, &pin->generation, &pin->root);
 	return pin;
 }
 
@@ -305,15 +97,7 @@ pin_release(PgrPin *pin)
 	if (--pin->holders > 0)
 		return;
 	if (pin->cell >= 0)
-	{
-		Cell *cell = &cells[pin->cell];
-
-		if (--cell->pins == 0)
-		{
-			pgr_image_unpin(cell->shared);
-			cell->generation = 0;
-		}
-	}
+		pgr_line_unpin(pin->cell);
 	pin->next_free = free_pins;
 	free_pins = pin;
 }
@@ -497,7 +281,7 @@ end_sharing(void)
 	if (pin == NULL)
 		return;
 	workers_pin = NULL;
-	pg_atomic_write_u64(&my_line->parallel_pin, 0);
+	pg_atomic_write_u64(&pgr_line_mine()->parallel_pin, 0);
 	pin_release(pin);
 }
 
@@ -545,13 +329,8 @@ pgr_pin_advance(void)
 void
 pgr_pin_set_pending(PgrRef head)
 {
-	if (my_line == NULL)
-	{
-		if (head == 0)
-			return;
-		take_line();
-	}
-	pg_atomic_write_u32(&my_line->pending_head, head);
+	pg_atomic_write_u32(&pgr_line_mine()->pending_head, head);
+	my_pending_head = head;
 	reads_pending = head != 0;
 	forget_current();
 }
@@ -559,12 +338,14 @@ pgr_pin_set_pending(PgrRef head)
 PgrRef
 pgr_pin_pending_head(void)
 {
-	PgrSharedLine *line = my_line;
-
 	if (IsParallelWorker() && MyProc->lockGroupLeader != NULL)
-		line = pgr_image_line(pgr_image,
-							  PgrProcNumber(MyProc->lockGroupLeader));
-	return line == NULL ? 0 : pg_atomic_read_u32(&line->pending_head);
+	{
+		PgrSharedLine *line =
+			pgr_image_line(pgr_image, PgrProcNumber(MyProc->lockGroupLeader));
+
+		return pg_atomic_read_u32(&line->pending_head);
+	}
+	return my_pending_head;
 }
 
 /*
@@ -593,8 +374,7 @@ pgr_pin_end_transaction(void)
 	if (transaction_pin != NULL)
 		pin_release(transaction_pin);
 	transaction_pin = NULL;
-	if (nspares > 0)
-		give_back_spares();
+	pgr_line_give_back_spares();
 }
 
 /* ------------------------------------------------------------------------
@@ -612,17 +392,16 @@ static bool
 share_with_workers(void)
 {
 	PgrPin *pin = pgr_pin();
+	PgrSharedLine *line = pgr_line_mine();
 
-	if (my_line == NULL)
-		take_line();
 	if (workers_pin == pin)
 		return false;
 	end_sharing(); /* a statement that failed left it to us */
-	pg_atomic_write_u32(&my_line->parallel_root,
+	pg_atomic_write_u32(&line->parallel_root,
 						pgr_arena_ref(pgr_image_arena(pgr_image), pin->root));
-	my_line->parallel_at = pin->at;
+	line->parallel_at = pin->at;
 	pg_write_barrier(); /* pairs with resolve_leader */
-	pg_atomic_write_u64(&my_line->parallel_pin, pin->generation);
+	pg_atomic_write_u64(&line->parallel_pin, pin->generation);
 	pin->holders++;
 	workers_pin = pin;
 	return true;

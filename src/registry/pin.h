@@ -19,7 +19,7 @@
 #ifndef PGR_REGISTRY_PIN_H
 #define PGR_REGISTRY_PIN_H
 
-#include "registry/image.h"
+#include "registry/line.h"
 
 typedef struct PgrPin
 {
@@ -31,9 +31,6 @@ typedef struct PgrPin
 	int holders;    /* portals, and the transaction */
 	struct PgrPin *next_free;
 } PgrPin;
-
-/* Process-local address of the shared image; NULL = not preloaded. */
-extern PgrSharedImage *pgr_image;
 
 /*
  * The token of the current statement's pin, 0 if it is not resolved or if
@@ -73,9 +70,7 @@ extern PgrRef pgr_pin_pending_head(void);
 /* The transaction ended: so did every pin.  From the xact callback. */
 extern void pgr_pin_end_transaction(void);
 
-/* _PG_init: hooks, and the image's part of shared memory. */
+/* _PG_init: the hooks. */
 extern void pgr_pin_install(void);
-extern Size pgr_pin_shared_size(void);
-extern void pgr_pin_shared_init(void *part, Size size);
 
 #endif /* PGR_REGISTRY_PIN_H */

@@ -1,6 +1,6 @@
 /*
  * sql/rates.c
- *	  rate, rate_float8, convert, quote, set_rates.
+ *	  rate, rate_float8, convert, quote.
  *
  * Definitions: the set gives r(c), units of c for one unit of the base, and
  * r(base) = 1.  rate(from, to) = r(to) / r(from): exactly r(to) out of the
@@ -30,16 +30,15 @@
 #include "base/iso4217.h"
 #include "registry/rates.h"
 #include "registry/reader.h"
-#include "registry/write.h"
 #include "settings.h"
 #include "shm/area.h"
 #include "shm/refresh_state.h"
+#include "sql/currency.h"
 
 PG_FUNCTION_INFO_V1(pgr_sql_rate);
 PG_FUNCTION_INFO_V1(pgr_sql_rate_float8);
 PG_FUNCTION_INFO_V1(pgr_sql_convert);
 PG_FUNCTION_INFO_V1(pgr_sql_quote);
-PG_FUNCTION_INFO_V1(pgr_sql_set_rates);
 
 /* Blocks of up to this many slots have a cache entry for each of them. */
 #define CACHED_RATES 256
@@ -170,34 +169,6 @@ refuse_no_set(void)
 			 errhint("See registry.status().")));
 }
 
-static bool
-is_code(PgrText code)
-{
-	if (code.len != PGR_CURRENCY_LEN)
-		return false;
-	for (int i = 0; i < PGR_CURRENCY_LEN; i++)
-		if (code.data[i] < 'A' || code.data[i] > 'Z')
-			return false;
-	return true;
-}
-
-/* ERROR unless the text can be a currency code at all. */
-static void
-check_code(PgrText code)
-{
-	char upper[PGR_ISO4217_LEN + 1];
-
-	if (likely(is_code(code)))
-		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("\"%.*s\" is not a currency code",
-					pg_mbcliplen(code.data, code.len, 32), code.data),
-			 pgr_iso4217_upper(code.data, code.len, upper) ?
-			 errhint("Did you mean \"%s\"?", upper) :
-			 errdetail("Currency codes are three upper-case letters.")));
-}
-
 static void
 refuse_unknown(PgrText code)
 {
@@ -273,8 +244,8 @@ static Answer
 look_up(RatesReader *reader, PgrText from, PgrText to, bool missing_ok,
 		const PgrSlot **from_slot, const PgrSlot **to_slot)
 {
-	check_code(from);
-	check_code(to);
+	pgr_currency_check(from);
+	pgr_currency_check(to);
 	*from_slot = pgr_block_find(reader->block, from.data, from.len);
 	*to_slot = pgr_block_find(reader->block, to.data, to.len);
 	if (memcmp(from.data, to.data, PGR_CURRENCY_LEN) == 0 &&
@@ -462,19 +433,6 @@ refuse_on_date(void)
 			 errdetail("Rates of past days need rate sets, which do not exist yet.")));
 }
 
-static void
-check_rates_name(Datum rates)
-{
-	PgrText name = pgr_text(rates);
-
-	if (unlikely(name.len != strlen(PGR_RATES_NAME) ||
-				 memcmp(name.data, PGR_RATES_NAME, name.len) != 0))
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("rates other than \"%s\" are not supported yet",
-						PGR_RATES_NAME)));
-}
-
 /* True: too old for this caller, who prefers NULL. */
 static bool
 older_than(const RatesReader *reader, Interval *max_age, bool missing_ok)
@@ -524,7 +482,7 @@ rate_of_call_slowly(FunctionCallInfo fcinfo, const Positions *at)
 	if (PG_ARGISNULL(at->from) || PG_ARGISNULL(at->from + 1) ||
 		PG_ARGISNULL(at->rates))
 		return NULL;
-	check_rates_name(PG_GETARG_DATUM(at->rates));
+	pgr_currency_check_set_name(PG_GETARG_DATUM(at->rates));
 	missing_ok = !PG_ARGISNULL(at->missing_ok) &&
 		PG_GETARG_BOOL(at->missing_ok);
 	reader = reader_of(fcinfo, at->from + 1);
@@ -621,7 +579,7 @@ pgr_sql_quote(PG_FUNCTION_ARGS)
 		refuse_on_date();
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(3))
 		PG_RETURN_NULL();
-	check_rates_name(PG_GETARG_DATUM(3));
+	pgr_currency_check_set_name(PG_GETARG_DATUM(3));
 	reader = palloc0(sizeof(RatesReader));
 	reader->memory = AllocSetContextCreate(CurrentMemoryContext,
 										   "pg_registry quote",
@@ -652,134 +610,4 @@ pgr_sql_quote(PG_FUNCTION_ARGS)
 		 ((from_slot->flags | to_slot->flags) & PGR_SLOT_MISSING) != 0));
 	PG_RETURN_DATUM(HeapTupleGetDatum(
 		heap_form_tuple(BlessTupleDesc(description), values, nulls)));
-}
-
-/* ------------------------------------------------------------------------
- * set_rates
- * ------------------------------------------------------------------------
- */
-
-/* Digits with at most one point between or before them, as in a decimal. */
-static bool
-is_decimal(const char *text)
-{
-	Size whole = strspn(text, "0123456789");
-	Size fraction;
-
-	if (text[whole] == '\0')
-		return whole > 0;
-	fraction = strspn(text + whole + 1, "0123456789");
-	return text[whole] == '.' && fraction > 0 &&
-		text[whole + 1 + fraction] == '\0';
-}
-
-/* A JSON number, or a string that is a decimal. */
-static Numeric
-rate_member(const char *code, JsonbValue *member)
-{
-	Numeric rate = NULL;
-	PgrRateCheck check = PGR_RATE_NOT_POSITIVE;
-
-	if (member->type == jbvNumeric)
-		rate = member->val.numeric;
-	else if (member->type == jbvString)
-	{
-		char *text = pnstrdup(member->val.string.val, member->val.string.len);
-
-		if (is_decimal(text))
-			rate = DatumGetNumeric(
-				DirectFunctionCall3(numeric_in, CStringGetDatum(text),
-									ObjectIdGetDatum(InvalidOid),
-									Int32GetDatum(-1)));
-	}
-	if (rate != NULL)
-		check = pgr_rates_check(rate);
-	if (check == PGR_RATE_OUT_OF_RANGE)
-		ereport(ERROR,
-				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-				 errmsg("the rate of %s is out of range", code),
-				 errdetail("Rates are between 1e-%d and 1e%d and have at most %d decimal places.",
-						   PGR_RATE_MAX_EXPONENT, PGR_RATE_MAX_EXPONENT,
-						   PGR_RATE_MAX_SCALE)));
-	if (check != PGR_RATE_OK)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the rate of %s is not a positive number", code)));
-	return rate;
-}
-
-static void
-check_base_member(const PgrRateSet *set, const PgrRate *rate)
-{
-	if (strcmp(rate->code, set->base) == 0 &&
-		DatumGetInt32(
-			DirectFunctionCall2(numeric_cmp, NumericGetDatum(rate->value),
-								NumericGetDatum(int64_to_numeric(1)))) != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the rate of the base %s must be 1", set->base)));
-}
-
-static void
-fill_set(PgrRateSet *set, Jsonb *rates)
-{
-	JsonbIterator *iterator;
-	JsonbValue key;
-	JsonbValue member;
-
-	if (!JB_ROOT_IS_OBJECT(rates) || JB_ROOT_COUNT(rates) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("rates must be a JSON object of currency codes and rates, and not empty")));
-	if (JB_ROOT_COUNT(rates) > PGR_RATES_MAX_CURRENCIES)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("a set has at most %d rates",
-						PGR_RATES_MAX_CURRENCIES)));
-	set->rates = palloc(JB_ROOT_COUNT(rates) * sizeof(PgrRate));
-	iterator = JsonbIteratorInit(&rates->root);
-	(void) JsonbIteratorNext(&iterator, &key, true);
-	while (JsonbIteratorNext(&iterator, &key, true) == WJB_KEY)
-	{
-		PgrRate *rate = &set->rates[set->nrates++];
-		PgrText code = {key.val.string.val, key.val.string.len};
-
-		check_code(code);
-		memcpy(rate->code, code.data, PGR_CURRENCY_LEN);
-		rate->code[PGR_CURRENCY_LEN] = '\0';
-		(void) JsonbIteratorNext(&iterator, &member, true);
-		rate->value = rate_member(rate->code, &member);
-		check_base_member(set, rate);
-	}
-}
-
-Datum
-pgr_sql_set_rates(PG_FUNCTION_ARGS)
-{
-	static const char *const names[] = {"base", "rates", "value_date", "name"};
-	PgrRateSet set = {.source = "set_rates"};
-	PgrDefinition definition;
-	PgrText base;
-
-	pgr_write_allowed_here("registry.set_rates()");
-	for (int i = 0; i < (int) lengthof(names); i++)
-		if (PG_ARGISNULL(i))
-			ereport(ERROR,
-					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("%s must not be null", names[i])));
-	base = pgr_text(PG_GETARG_DATUM(0));
-	check_code(base);
-	check_rates_name(PG_GETARG_DATUM(3));
-	memcpy(set.base, base.data, PGR_CURRENCY_LEN);
-	set.value_date = PG_GETARG_DATEADT(2);
-	if (DATE_NOT_FINITE(set.value_date) ||
-		set.value_date >= TIMESTAMP_END_JULIAN - POSTGRES_EPOCH_JDATE)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-				 errmsg("value_date is out of range")));
-	set.fetched_at = GetCurrentTransactionStartTimestamp();
-	fill_set(&set, PG_GETARG_JSONB_P(1));
-	pgr_write_open_rates(&definition);
-	pgr_rates_set(&definition, &set);
-	PG_RETURN_NULL(); /* rate_set: until rate sets exist */
 }

@@ -10,7 +10,6 @@
 #define pgr_sql_rate_float8 bench_other_rate_float8
 #define pgr_sql_convert bench_other_convert
 #define pgr_sql_quote bench_other_quote
-#define pgr_sql_set_rates bench_other_set_rates
 
 #include "sql/rates.c"
 
