@@ -13,21 +13,31 @@
 
 #define FAILURES_TO_WARN 3
 #define REMIND_AFTER_MS (INT64CONST(60) * 60 * 1000)
+#define EPISODE_GAP_MS (INT64CONST(10) * 60 * 1000)
+
+static void
+init_reported(PgrReported *reported, int64 now_ms, bool at_once)
+{
+	reported->spoken_ms = now_ms - EPISODE_GAP_MS;
+	reported->remind_ms = at_once ? now_ms - REMIND_AFTER_MS : now_ms;
+}
 
 void
 pgr_report_init(PgrReport *report, int64 now_ms, bool at_once)
 {
-	report->failure_ms = at_once ? now_ms - REMIND_AFTER_MS : now_ms;
-	report->quarantine_ms = report->failure_ms;
+	init_reported(&report->failure, now_ms, at_once);
+	init_reported(&report->quarantine, now_ms, at_once);
+	report->warned = true; /* perhaps by the process before this one */
 }
 
-/* Is it time, now or for a reminder? */
+/* Is it time, for the first of a series or for a reminder? */
 static bool
-is_due(int64 *last_ms, int64 now_ms, bool at_once)
+is_due(PgrReported *reported, int64 now_ms, bool first)
 {
-	if (!at_once && now_ms - *last_ms < REMIND_AFTER_MS)
+	if (first ? now_ms - reported->spoken_ms < EPISODE_GAP_MS :
+				now_ms - reported->remind_ms < REMIND_AFTER_MS)
 		return false;
-	*last_ms = now_ms;
+	reported->spoken_ms = reported->remind_ms = now_ms;
 	return true;
 }
 
@@ -76,17 +86,24 @@ pgr_report_outcome(PgrReport *report, int64 now_ms, const char *source,
 				   const PgrRunOutcome *outcome, const PgrStreak *streak,
 				   bool first)
 {
+	bool third = streak->failures == FAILURES_TO_WARN;
+
 	if (outcome->kind == PGR_RUN_FAILED)
 	{
-		if (streak->failures >= FAILURES_TO_WARN &&
-			is_due(&report->failure_ms, now_ms,
-				   streak->failures == FAILURES_TO_WARN))
+		if (streak->failures < FAILURES_TO_WARN)
+			return;
+		if (third)
+			report->warned = false;
+		if (is_due(&report->failure, now_ms, third))
+		{
+			report->warned = true;
 			report_failure(source, outcome->error, streak);
+		}
 		return;
 	}
-	if (streak->failures >= FAILURES_TO_WARN)
+	if (streak->failures >= FAILURES_TO_WARN && report->warned)
 		report_recovery(streak);
 	if (outcome->kind == PGR_RUN_QUARANTINED &&
-		is_due(&report->quarantine_ms, now_ms, first))
+		is_due(&report->quarantine, now_ms, first))
 		report_quarantine(source, outcome->error);
 }

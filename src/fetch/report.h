@@ -7,11 +7,18 @@
 
 #include "fetch/run.h"
 
-/* Monotonic times of the last WARNING of each sort. */
+/* Monotonic times of one sort of WARNING. */
+typedef struct PgrReported
+{
+	int64 spoken_ms; /* of the last one */
+	int64 remind_ms; /* an hour from here on the next reminder is due */
+} PgrReported;
+
 typedef struct PgrReport
 {
-	int64 failure_ms;
-	int64 quarantine_ms;
+	PgrReported failure;
+	PgrReported quarantine;
+	bool warned; /* of the series that recovery would end */
 } PgrReport;
 
 /*
@@ -23,7 +30,8 @@ extern void pgr_report_init(PgrReport *report, int64 now_ms, bool at_once);
 /*
  * Report how a run ended: a WARNING at the third failure in a row and hourly
  * from then on, a LOG when that is over; a WARNING at the first quarantined
- * set ("first") and hourly from then on.
+ * set ("first") and hourly from then on.  A source that comes and goes is
+ * reported once in ten minutes.
  */
 extern void pgr_report_outcome(PgrReport *report, int64 now_ms,
 							   const char *source,

@@ -71,6 +71,16 @@ is(logged(qr/LOG:  exchange rates are refreshed again, after \d+ failed attempts
 	'one LOG at recovery');
 is(logged(qr/exchange rates/), 2, 'and nothing else');
 
+# A source that comes and goes does not fill the log either.
+for (1 .. 2)
+{
+	$web->serve({ status => 503, reason => 'Sorry, verysecret' });
+	is(one("ok FROM registry.refresh('rates')"), 'f', 'it fails again') for 1 .. 3;
+	$web->serve({ body => rates('1.12') });
+	is(one("ok FROM registry.refresh('rates')"), 't', 'and works again');
+}
+is(logged(qr/exchange rates/), 2, 'of which the log says nothing more for now');
+
 # What is secret in the URL is shown nowhere, not even if the provider repeats it.
 is(one('rates_source FROM registry.status()'), $web->url('/latest?...'), 'the query is masked in status()');
 is(one("source FROM registry.rates WHERE currency = 'USD'"), $web->url('/latest?...'), 'and in the view');
