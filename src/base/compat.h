@@ -33,11 +33,6 @@
 #define PgrLocalTransactionId() (MyProc->lxid)
 #endif
 
-/* A WaitEventSet's custom wait event, one for all of ours before 17. */
-#if PG_VERSION_NUM >= 170000
-#include "utils/wait_event.h"
-#endif
-
 /* ExecutorRun lost its execute_once argument in 18. */
 #if PG_VERSION_NUM >= 180000
 #define PGR_EXECUTOR_RUN_ARGS \

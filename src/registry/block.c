@@ -91,14 +91,30 @@ build_bounds(const PgrBlockBuild *build, int64 *entries, uint64 *bytes,
 	}
 }
 
+/* What is really built on: nothing, if the old entries do not apply. */
+static PgrBlockBuild
+settle(const PgrBlockBuild *build)
+{
+	PgrBlockBuild settled = *build;
+	const PgrBlock *old = build->old;
+
+	if (old != NULL && build->extra_prefix > 0 &&
+		(old->extra_len < build->extra_prefix ||
+		 memcmp((const char *) old + old->extra_offset, build->extra,
+				build->extra_prefix) != 0))
+		settled.old = NULL;
+	return settled;
+}
+
 Size
 pgr_block_build_bytes(const PgrBlockBuild *build)
 {
+	PgrBlockBuild settled = settle(build);
 	int64 entries;
 	uint64 bytes;
 	uint32 extra_len;
 
-	build_bounds(build, &entries, &bytes, &extra_len);
+	build_bounds(&settled, &entries, &bytes, &extra_len);
 	return pgr_block_bytes(entries, bytes, extra_len);
 }
 
@@ -230,8 +246,10 @@ remove_key(PgrBlock *block, const char *key, uint32 len)
 }
 
 void
-pgr_block_build(PgrBlock *memory, const PgrBlockBuild *build)
+pgr_block_build(PgrBlock *memory, const PgrBlockBuild *request)
 {
+	PgrBlockBuild settled = settle(request);
+	const PgrBlockBuild *build = &settled;
 	Layout layout;
 	int64 entries;
 	uint64 bytes;

@@ -156,7 +156,8 @@ typedef struct PgrBlockBuild
 	bool mark_missing; /* entries of "old" that no change names */
 	const void *extra; /* NULL: old's */
 	uint32 extra_len;
-	TimestampTz now; /* entries that expired before are left out */
+	uint32 extra_prefix; /* start empty unless this much of it stays */
+	TimestampTz now;     /* entries that expired before are left out */
 } PgrBlockBuild;
 
 /* Bytes that an entry's item takes. */
@@ -177,7 +178,7 @@ extern Size pgr_block_build_bytes(const PgrBlockBuild *build);
  * lies 16 bytes behind a 64-byte border.  Cannot fail.  Leaves object.birth
  * and object.death 0.
  */
-extern void pgr_block_build(PgrBlock *memory, const PgrBlockBuild *build);
+extern void pgr_block_build(PgrBlock *memory, const PgrBlockBuild *request);
 
 /*
  * The slots in use, in no promised order: start with *position = 0, NULL at

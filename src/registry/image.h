@@ -7,7 +7,7 @@
  * nothing else, so it costs the same for ten registries and for ten thousand.
  *
  * This file takes pointers and owns no globals; registry/pin.c decides which
- * statement uses which pin, registry/publish.c who may publish what.
+ * statement uses which pin, registry/plan.c how a publish is reserved and made.
  *
  * ARGUMENT (R-1, R-2, R-4)
  *

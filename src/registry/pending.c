@@ -445,16 +445,12 @@ pgr_pending_overlay(const PgrDefinition *definition, const PgrBlock *base,
 	char *memory;
 
 	fold_visible(&fold, definition);
-	if (base != NULL && fold.extra_prefix > 0 &&
-		(base->extra_len < fold.extra_prefix ||
-		 memcmp((const char *) base + base->extra_offset, fold.extra,
-				fold.extra_prefix) != 0))
-		build.old = NULL;
 	build.changes = fold.changes;
 	build.nchanges = fold.nchanges;
 	build.mark_missing = fold.mark_missing;
 	build.extra = fold.extra;
 	build.extra_len = fold.extra_len;
+	build.extra_prefix = fold.extra_prefix;
 
 	/* aligned as in the arena */
 	memory = MemoryContextAllocHuge(CurrentMemoryContext,

@@ -346,16 +346,11 @@ build_into(PgrRef memory, const PgrPlan *plan, PgrPlanRegistry *registry,
 		.mark_missing = registry->mark_missing,
 		.extra = registry->extra,
 		.extra_len = registry->extra_len,
+		.extra_prefix = registry->extra_prefix,
 		.now = plan->now,
 	};
 	PgrBlock *block = pgr_image_ptr(pgr_image, memory);
 
-	if (registry->replace ||
-		(old != NULL && registry->extra_prefix > 0 &&
-		 (old->extra_len < registry->extra_prefix ||
-		  memcmp((const char *) old + old->extra_offset, registry->extra,
-				 registry->extra_prefix) != 0)))
-		build.old = NULL;
 	pgr_block_build(block, &build);
 	pgr_arena_shrink(arena(), memory, block->size);
 }

@@ -37,7 +37,6 @@ typedef struct PgrPlanRegistry
 								 * has been dropped */
 	PgrChange *changes;       /* no key twice */
 	int nchanges;
-	bool replace;      /* drop all other entries */
 	bool mark_missing; /* flag all other entries */
 	const void *extra;
 	uint32 extra_len;

@@ -78,10 +78,9 @@ extern PgrRatesOutcome pgr_rates_publish(const PgrRateSet *set,
 										 uint64 *generation);
 
 /*
- * The source says that nothing changed (304) since the set of "fetched_at"
- * that it published as generation "since": advance checked_at.  False if
- * another set (set_rates) was published in between or memory is lacking, and
- * then nothing changes.
+ * The source says that nothing changed (304): advance checked_at.  False if
+ * the published set is not a fetched one, another was published meanwhile or
+ * memory is lacking, and then nothing changes.
  */
 extern bool pgr_rates_confirm(TimestampTz checked_at, uint64 *generation);
 

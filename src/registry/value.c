@@ -57,12 +57,6 @@ pgr_value_type_from_oid(Oid type, PgrValueType *value_type)
 	return false;
 }
 
-Oid
-pgr_value_type_oid(PgrValueType type)
-{
-	return types[type].oid;
-}
-
 const char *
 pgr_value_type_name(PgrValueType type)
 {

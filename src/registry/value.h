@@ -37,7 +37,6 @@ typedef struct PgrValue
 
 /* False if no registry can hold this type. */
 extern bool pgr_value_type_from_oid(Oid type, PgrValueType *value_type);
-extern Oid pgr_value_type_oid(PgrValueType type);
 extern const char *pgr_value_type_name(PgrValueType type);
 
 /* Text as in a literal of INSERT: through the type's input function. */
