@@ -343,6 +343,17 @@ prune_long_chains(const PgrPublish *publish)
 	}
 }
 
+/* Bytes that an object takes, with what ends with it. */
+static Size
+object_bytes(PgrArena *arena, const PgrSharedObject *object, PgrRef ref)
+{
+	Size bytes = pgr_arena_chunk_bytes(arena, ref);
+
+	if (object->kind == PGR_OBJECT_BLOCK)
+		bytes += ((const PgrBlock *) object)->outside_bytes;
+	return bytes;
+}
+
 /* C3.  The newest versions of a block end with it. */
 static void
 free_object(PgrSharedImage *image, PgrRef ref)
@@ -531,7 +542,7 @@ pgr_publish_end(PgrPublish *publish)
 
 		object->death = publish->generation;
 		image->retired_count++;
-		image->retired_bytes += pgr_arena_chunk_bytes(arena, ref);
+		image->retired_bytes += object_bytes(arena, object, ref);
 		ref = object->next_retired;
 	}
 	if (publish->replaced_head == 0)
@@ -603,7 +614,7 @@ pgr_image_reclaim(PgrSharedImage *image, bool now)
 				image->retired_head = ref;
 			kept_tail = ref;
 			image->retired_count++;
-			image->retired_bytes += pgr_arena_chunk_bytes(arena, ref);
+			image->retired_bytes += object_bytes(arena, object, ref);
 		}
 		ref = next;
 	}

@@ -238,8 +238,9 @@ can_patch(const PgrPlanRegistry *registry, const PgrReservation *reservation)
 		reservation->entries <= pgr_patch_room(block);
 }
 
+/* They lead to no less memory, even for deletions: not of the last resort. */
 static bool
-reserve_versions(PgrPlanRegistry *registry, bool last_resort, Size *wanted)
+reserve_versions(PgrPlanRegistry *registry, Size *wanted)
 {
 	PgrRef *link = &registry->versions;
 
@@ -249,10 +250,13 @@ reserve_versions(PgrPlanRegistry *registry, bool last_resort, Size *wanted)
 
 		*wanted = pgr_patch_version_bytes(
 			i < registry->nchanges ? &registry->changes[i] : NULL);
-		ref = pgr_plan_alloc(*wanted, PGR_MEMORY_RESERVED, last_resort);
+		ref = pgr_plan_alloc(*wanted, PGR_MEMORY_RESERVED, false);
 		*link = ref;
 		if (ref == 0)
+		{
+			free_versions(registry);
 			return false;
+		}
 		link = pgr_publish_link(pgr_image, ref);
 		*link = 0;
 	}
@@ -271,14 +275,13 @@ reserve_change(PgrPlanRegistry *registry, bool last_resort, Size *wanted)
 	reservation->bytes += registry->bytes;
 	reservation->extra_len = Max(reservation->extra_len, registry->extra_len);
 	registry->reserved = true;
-	registry->patch = can_patch(registry, reservation);
+	registry->patch = can_patch(registry, reservation) &&
+		reserve_versions(registry, wanted);
 	if (registry->patch)
 		reservation->patchers++;
 	else
 		reservation->reservers++;
-	return (!registry->patch ||
-			reserve_versions(registry, last_resort, wanted)) &&
-		fill_spares(reservation, last_resort, wanted);
+	return fill_spares(reservation, last_resort, wanted);
 }
 
 static bool
@@ -590,9 +593,9 @@ find_largest(Shortage *shortage)
 		}
 		block = current_block(slot);
 		if (block == NULL || block->definition.kind < PGR_BLOCK_REGISTRY ||
-			block->size <= shortage->largest_bytes)
+			block->size + block->outside_bytes <= shortage->largest_bytes)
 			continue;
-		shortage->largest_bytes = block->size;
+		shortage->largest_bytes = block->size + block->outside_bytes;
 		shortage->largest = block->definition;
 	}
 }
