@@ -121,6 +121,14 @@ set_current(PgrPin *pin)
  * ------------------------------------------------------------------------
  */
 
+static void
+end_attachment(Attachment *attachment)
+{
+	if (attachment->pin != NULL)
+		pin_release(attachment->pin);
+	attachment->pin = NULL;
+}
+
 /* The portal's memory goes away: idempotent, in any order with the rest. */
 static void
 attachment_ended(void *arg)
@@ -135,9 +143,7 @@ attachment_ended(void *arg)
 			break;
 		}
 	}
-	if (attachment->pin != NULL)
-		pin_release(attachment->pin);
-	attachment->pin = NULL;
+	end_attachment(attachment);
 	forget_current();
 }
 
@@ -313,10 +319,8 @@ pgr_pin_advance(void)
 	{
 		Attachment *attachment = f->portal ? attachment_of(f->portal) : NULL;
 
-		if (attachment == NULL || attachment->pin == NULL)
-			continue;
-		pin_release(attachment->pin);
-		attachment->pin = NULL;
+		if (attachment != NULL)
+			end_attachment(attachment);
 	}
 	if (transaction_pin != NULL)
 	{
@@ -350,13 +354,17 @@ pgr_pin_pending_head(void)
 
 /*
  * AtEOSubXact_Parallel has waited for the workers of a query that failed.  No
- * outer one can be running: parallel mode allows no subtransactions.
+ * outer one can be running: parallel mode allows no subtransactions.  A cursor
+ * that failed stays open until somebody closes it, but cannot read any more.
  */
 void
 pgr_pin_abort_subtransaction(void)
 {
 	forget_current(); /* the failed statement's */
 	end_sharing();
+	for (Attachment *a = attachments; a != NULL; a = a->next)
+		if (a->portal->status == PORTAL_FAILED)
+			end_attachment(a);
 }
 
 void
@@ -365,12 +373,7 @@ pgr_pin_end_transaction(void)
 	forget_current();
 	end_sharing(); /* AtEOXact_Parallel has waited for them */
 	for (Attachment *a = attachments; a != NULL; a = a->next)
-	{
-		if (a->pin == NULL)
-			continue;
-		pin_release(a->pin);
-		a->pin = NULL;
-	}
+		end_attachment(a);
 	if (transaction_pin != NULL)
 		pin_release(transaction_pin);
 	transaction_pin = NULL;
