@@ -404,13 +404,17 @@ pgr_pin_pending_head(void)
 
 /*
  * AtEOSubXact_Parallel has waited for the workers of a query that failed.  No
- * outer one can be running: parallel mode allows no subtransactions.
+ * outer one can be running: parallel mode allows no subtransactions.  A cursor
+ * that failed stays open until somebody closes it, but cannot read any more.
  */
 void
 pgr_pin_abort_subtransaction(void)
 {
 	forget_current(); /* the failed statement's */
 	end_sharing();
+	for (Attachment *a = attachments; a != NULL; a = a->next)
+		if (a->portal->status == PORTAL_FAILED)
+			end_attachment(a);
 }
 
 void

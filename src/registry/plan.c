@@ -574,9 +574,7 @@ typedef struct Shortage
 	uint64 largest_free;
 	PgrDefinition largest;
 	uint64 largest_bytes;
-	int pid; /* whose pin is oldest; 0 = nobody's */
-	uint64 generation;
-	TimestampTz since;
+	PgrLinePin oldest;
 } Shortage;
 
 static void
@@ -612,28 +610,6 @@ shown_name(const PgrDefinition *definition)
 	return psprintf("\"%.*s\"", definition->name_len, definition->name);
 }
 
-static void
-find_oldest_pin(Shortage *shortage)
-{
-	uint32 lines = pg_atomic_read_u32(&pgr_image->lines_high);
-
-	for (uint32 i = 0; i < lines; i++)
-	{
-		PgrSharedLine *line = pgr_image_line(pgr_image, i);
-
-		for (int p = 0; p < PGR_LINE_PINS; p++)
-		{
-			uint64 g = pg_atomic_read_u64(&line->pins[p]);
-
-			if (g == 0 || (shortage->pid != 0 && g >= shortage->generation))
-				continue;
-			shortage->pid = (int) pg_atomic_read_u32(&line->in_use);
-			shortage->generation = g;
-			shortage->since = line->pinned_at[p];
-		}
-	}
-}
-
 void
 pgr_plan_out_of_memory(Size wanted)
 {
@@ -650,14 +626,14 @@ pgr_plan_out_of_memory(Size wanted)
 	shortage.retired = pgr_image->retired_bytes;
 	shortage.largest_free = pgr_arena_largest_free(arena());
 	find_largest(&shortage);
-	find_oldest_pin(&shortage);
+	(void) pgr_line_oldest(&shortage.oldest);
 	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
 
-	if (shortage.retired > 0 && shortage.pid != 0)
+	if (shortage.retired > 0 && shortage.oldest.pid != 0)
 		snprintf(pins, sizeof(pins),
 				 "process %d pins generation " UINT64_FORMAT " since %s",
-				 shortage.pid, shortage.generation,
-				 timestamptz_to_str(shortage.since));
+				 shortage.oldest.pid, shortage.oldest.generation,
+				 timestamptz_to_str(shortage.oldest.at));
 	else
 		strlcpy(pins, "no process pins an old version", sizeof(pins));
 	ereport(ERROR,
