@@ -58,6 +58,34 @@ pgr_block_bytes(int64 entries, uint64 item_bytes, uint32 extra_len)
 	return layout.size;
 }
 
+/* Item bytes of all entries; the sum in the block is of the newest state. */
+static uint64
+live_bytes_at(const PgrBlock *block, uint64 generation)
+{
+	uint64 bytes = 0;
+	uint64 position = 0;
+	PgrEntry entry;
+
+	if (!block->patchable || generation == PGR_NEWEST)
+		return block->live_bytes;
+	while (pgr_block_next_entry(block, generation, &position, &entry))
+		bytes += pgr_block_item_bytes(entry.key_len, entry.item->value_len);
+	return bytes;
+}
+
+/* Item bytes of an entry that is there, 0 if the key is not. */
+static Size
+replaced_bytes(const PgrBlockBuild *build, const PgrChange *change)
+{
+	PgrEntry entry;
+
+	if (build->old == NULL ||
+		!pgr_block_lookup(build->old, build->generation, change->key,
+						  change->key_len, &entry))
+		return 0;
+	return pgr_block_item_bytes(change->key_len, entry.item->value_len);
+}
+
 /*
  * What the new block holds at most: all old entries and the new keys, all old
  * items but those that are replaced.  Entries that go are counted; for a
@@ -69,25 +97,20 @@ build_bounds(const PgrBlockBuild *build, int64 *entries, uint64 *bytes,
 {
 	const PgrBlock *old = build->old;
 
-	*entries = old ? old->entries : 0;
-	*bytes = old ? old->live_bytes : 0;
+	*entries = old ? pgr_block_entries(old, build->generation) : 0;
+	*bytes = old ? live_bytes_at(old, build->generation) : 0;
 	*extra_len = build->extra ? build->extra_len : (old ? old->extra_len : 0);
 	for (int i = 0; i < build->nchanges; i++)
 	{
 		const PgrChange *change = &build->changes[i];
-		const PgrSlot *replaced = old ?
-			pgr_block_find(old, change->key, change->key_len) :
-			NULL;
+		Size replaced;
 
 		if (change->remove)
 			continue;
-		if (replaced == NULL)
-			*entries += 1;
-		else
-			*bytes -=
-				pgr_block_item_bytes(replaced->key_len,
-									 pgr_block_item(old, replaced)->value_len);
-		*bytes += pgr_block_item_bytes(change->key_len, change->value_len);
+		replaced = replaced_bytes(build, change);
+		*entries += replaced == 0;
+		*bytes += pgr_block_item_bytes(change->key_len, change->value_len) -
+			replaced;
 	}
 }
 
@@ -115,7 +138,7 @@ pgr_block_build_bytes(const PgrBlockBuild *build)
 	uint32 extra_len;
 
 	build_bounds(&settled, &entries, &bytes, &extra_len);
-	return pgr_block_bytes(entries, bytes, extra_len);
+	return pgr_block_bytes(entries + settled.room, bytes, extra_len);
 }
 
 /* A free slot for a key that is not in the block. */
@@ -150,7 +173,7 @@ item_write(PgrBlock *block, PgrSlot *slot, uint64 *end, const char *key,
 	PgrItem *item = (PgrItem *) ((char *) block + *end);
 	Size bytes = pgr_block_item_bytes(key_len, value_len);
 
-	slot->item = (uint32) (*end / 8);
+	slot->place = (uint32) (*end / 8);
 	item->value_len = value_len;
 	item->key_offset = (uint32) MAXALIGN(value_len);
 	if (value_len > 0)
@@ -161,11 +184,16 @@ item_write(PgrBlock *block, PgrSlot *slot, uint64 *end, const char *key,
 	return item;
 }
 
-static PgrSlot *
-slot_of_key(const PgrBlock *block, const char *key, uint32 len, uint64 word,
-			uint64 hash)
+static void
+set_expiry(PgrBlock *block, PgrSlot *slot, PgrItem *item,
+		   TimestampTz expires_at)
 {
-	return (PgrSlot *) pgr_block_find_hashed(block, key, len, word, hash);
+	item->expires_at = expires_at;
+	slot->flags &= ~PGR_SLOT_EXPIRES;
+	if (expires_at == 0)
+		return;
+	slot->flags |= PGR_SLOT_EXPIRES;
+	block->expiring++;
 }
 
 /*
@@ -173,29 +201,55 @@ slot_of_key(const PgrBlock *block, const char *key, uint32 len, uint64 word,
  * room for it.  A removal is an entry too until the old ones are in.
  */
 static void
-insert_change(PgrBlock *block, const PgrBlock *old, const PgrChange *change,
-			  uint64 *end)
+insert_change(PgrBlock *block, const PgrBlockBuild *build,
+			  const PgrChange *change, uint64 *end)
 {
 	uint64 word = pgr_key_word(change->key, change->key_len);
 	uint64 hash = pgr_key_hash(change->key, change->key_len, word,
 							   block->seed);
 	PgrSlot *slot;
+	PgrItem *item;
 
-	if (change->remove &&
-		(old == NULL ||
-		 slot_of_key(old, change->key, change->key_len, word, hash) == NULL))
+	if (change->remove && replaced_bytes(build, change) == 0)
 		return;
 	slot = slot_claim(block, hash);
 	slot->key8 = word;
 	slot->key_len = (uint16) change->key_len;
 	slot->flags = change->flags;
 	slot->fixed = change->fixed;
-	slot->expires_at = change->expires_at;
-	block->expiring += slot->expires_at != 0;
-	block->entries++;
-	item_write(block, slot, end, change->key, change->key_len, change->value,
-			   change->remove ? 0 : change->value_len)
-		->updated_at = change->updated_at;
+	slot->version = 0;
+	item = item_write(block, slot, end, change->key, change->key_len,
+					  change->value, change->remove ? 0 : change->value_len);
+	item->updated_at = change->updated_at;
+	set_expiry(block, slot, item, change->expires_at);
+	block->built_entries++;
+}
+
+static void
+copy_entry(PgrBlock *block, const PgrBlockBuild *build, const PgrEntry *from,
+		   uint64 *end)
+{
+	uint64 word = pgr_key_word(from->key, from->key_len);
+	uint64 hash = pgr_key_hash(from->key, from->key_len, word, block->seed);
+	PgrSlot *slot;
+	PgrItem *item;
+
+	if (build->nchanges > 0 &&
+		pgr_block_find_hashed(block, from->key, from->key_len, word, hash))
+		return;
+	slot = slot_claim(block, hash);
+	slot->key8 = word;
+	slot->key_len = (uint16) from->key_len;
+	slot->flags = from->flags;
+	slot->fixed = from->fixed;
+	slot->version = 0;
+	if (build->mark_missing)
+		slot->flags |= PGR_SLOT_MISSING;
+	item = item_write(block, slot, end, from->key, from->key_len,
+					  from->item->data, from->item->value_len);
+	item->updated_at = from->item->updated_at;
+	set_expiry(block, slot, item, from->expires_at);
+	block->built_entries++;
 }
 
 /* The old entries that no change has replaced and that have not expired. */
@@ -203,31 +257,12 @@ static void
 copy_old(PgrBlock *block, const PgrBlockBuild *build, uint64 *end)
 {
 	uint64 position = 0;
-	const PgrSlot *from;
+	PgrEntry entry;
 
-	while ((from = pgr_block_next(build->old, &position)) != NULL)
-	{
-		const PgrItem *item = pgr_block_item(build->old, from);
-		const char *key = pgr_block_key(build->old, from);
-		uint64 hash = pgr_key_hash(key, from->key_len, from->key8,
-								   block->seed);
-		PgrSlot *slot;
-
-		if (from->expires_at != 0 && from->expires_at <= build->now)
-			continue;
-		if (build->nchanges > 0 &&
-			slot_of_key(block, key, from->key_len, from->key8, hash) != NULL)
-			continue;
-		slot = slot_claim(block, hash);
-		*slot = *from;
-		block->expiring += slot->expires_at != 0;
-		if (build->mark_missing)
-			slot->flags |= PGR_SLOT_MISSING;
-		item_write(block, slot, end, key, from->key_len, item->data,
-				   item->value_len)
-			->updated_at = item->updated_at;
-		block->entries++;
-	}
+	while (
+		pgr_block_next_entry(build->old, build->generation, &position, &entry))
+		if (entry.expires_at == 0 || entry.expires_at > build->now)
+			copy_entry(block, build, &entry, end);
 }
 
 static void
@@ -242,7 +277,27 @@ remove_key(PgrBlock *block, const char *key, uint32 len)
 							 pgr_block_item(block, slot)->value_len);
 	((uint8 *) pgr_block_tags(block))[slot - pgr_block_slots(block)] =
 		PGR_TAG_REMOVED;
-	block->entries--;
+	block->built_entries--;
+}
+
+static void
+start_block(PgrBlock *memory, const PgrBlockBuild *build, const Layout *layout)
+{
+	memset(memory, 0, sizeof(PgrBlock) + (Size) layout->groups * PGR_GROUP);
+	/* a reader may see the tag of an insert before its slot: patch.h, V5 */
+	if (build->patchable)
+		memset((char *) memory + layout->slots_offset, 0,
+			   (Size) layout->groups * PGR_GROUP * sizeof(PgrSlot));
+	pg_atomic_init_u64(&memory->unlinks, 0);
+	memory->object.kind = PGR_OBJECT_BLOCK;
+	memory->patchable = build->patchable;
+	memory->seed = build->seed;
+	memory->group_mask = layout->groups - 1;
+	memory->slots_offset = (uint32) layout->slots_offset;
+	memory->extra_offset = (uint32) layout->extra_offset;
+	memory->items_offset = (uint32) layout->items_offset;
+	memory->built_at = build->now;
+	memory->definition = *build->definition;
 }
 
 void
@@ -257,16 +312,9 @@ pgr_block_build(PgrBlock *memory, const PgrBlockBuild *request)
 	uint64 end;
 
 	build_bounds(build, &entries, &bytes, &extra_len);
-	layout_for(&layout, entries, bytes, extra_len);
-	memset(memory, 0, sizeof(PgrBlock) + (Size) layout.groups * PGR_GROUP);
-	memory->seed = build->seed;
-	memory->group_mask = layout.groups - 1;
-	memory->slots_offset = (uint32) layout.slots_offset;
-	memory->extra_offset = (uint32) layout.extra_offset;
+	layout_for(&layout, entries + build->room, bytes, extra_len);
+	start_block(memory, build, &layout);
 	memory->extra_len = extra_len;
-	memory->items_offset = (uint32) layout.items_offset;
-	memory->changed_at = build->now;
-	memory->definition = *build->definition;
 
 	if (build->extra)
 		memcpy((char *) memory + layout.extra_offset, build->extra, extra_len);
@@ -277,16 +325,23 @@ pgr_block_build(PgrBlock *memory, const PgrBlockBuild *request)
 
 	end = layout.items_offset;
 	for (int i = 0; i < build->nchanges; i++)
-		insert_change(memory, build->old, &build->changes[i], &end);
+		insert_change(memory, build, &build->changes[i], &end);
 	if (build->old)
 		copy_old(memory, build, &end);
+	memory->taken = (uint32) memory->built_entries;
 	for (int i = 0; i < build->nchanges; i++)
 		if (build->changes[i].remove)
 			remove_key(memory, build->changes[i].key,
 					   build->changes[i].key_len);
 	Assert(end <= layout.size);
 	memory->size = end;
+	memory->entries = memory->built_entries;
 }
+
+/* ------------------------------------------------------------------------
+ * Reading
+ * ------------------------------------------------------------------------
+ */
 
 const PgrSlot *
 pgr_block_next(const PgrBlock *block, uint64 *position)
@@ -304,16 +359,56 @@ pgr_block_next(const PgrBlock *block, uint64 *position)
 	return NULL;
 }
 
+bool
+pgr_block_next_entry(const PgrBlock *block, uint64 generation,
+					 uint64 *position, PgrEntry *entry)
+{
+	const PgrSlot *slot;
+
+	while ((slot = pgr_block_next(block, position)) != NULL)
+	{
+		uint32 key_len = slot->key_len;
+
+		if (!pgr_block_read_slot(block, slot, generation, entry))
+			continue;
+		pgr_entry_complete(entry, key_len);
+		return true;
+	}
+	return false;
+}
+
 int64
-pgr_block_count(const PgrBlock *block, TimestampTz now)
+pgr_block_entries(const PgrBlock *block, uint64 generation)
+{
+	PgrEntry state;
+
+	if (generation == PGR_NEWEST)
+		return block->entries;
+	return pgr_block_read_state(block, generation, &state) ?
+		state.fixed.i8 :
+		block->built_entries;
+}
+
+TimestampTz
+pgr_block_changed_at(const PgrBlock *block, uint64 generation)
+{
+	PgrEntry state;
+
+	return pgr_block_read_state(block, generation, &state) ?
+		state.item->updated_at :
+		block->built_at;
+}
+
+int64
+pgr_block_count(const PgrBlock *block, uint64 generation, TimestampTz now)
 {
 	int64 n = 0;
 	uint64 position = 0;
-	const PgrSlot *slot;
+	PgrEntry entry;
 
 	if (block->expiring == 0)
-		return block->entries;
-	while ((slot = pgr_block_next(block, &position)) != NULL)
-		n += slot->expires_at == 0 || slot->expires_at > now;
+		return pgr_block_entries(block, generation);
+	while (pgr_block_next_entry(block, generation, &position, &entry))
+		n += entry.expires_at == 0 || entry.expires_at > now;
 	return n;
 }

@@ -1,6 +1,6 @@
 /*
  * registry/block.h
- *	  One version of one registry: a flat hash block, immutable once published.
+ *	  One version of one registry: a flat hash block.
  *
  * A block is one piece of memory:
  *
@@ -15,9 +15,17 @@
  *
  * Offsets are relative to the block, so a block can live in the arena or in a
  * backend's own memory.  No global, nothing throws.
+ *
+ * A small block never changes once it is published.  A large one, which says
+ * so with "patchable", can be changed in place: registry/patch.h has the rules
+ * and the argument.  pgr_block_lookup() and pgr_block_next_entry() read both,
+ * as of a generation; what works on slots alone is for blocks that do not
+ * change.
  */
 #ifndef PGR_REGISTRY_BLOCK_H
 #define PGR_REGISTRY_BLOCK_H
+
+#include "port/atomics.h"
 
 #include "base/bits.h"
 #include "shm/arena.h"
@@ -30,17 +38,24 @@
 #define PGR_KEY_MAX_BYTES 1024
 #define PGR_GROUP 16 /* tags in a group */
 
-/* Offsets in a block are 32 bits wide; a larger one fits no arena. */
+/* Offsets in a block have 31 bits, in units of 8 bytes. */
 #define PGR_BLOCK_MAX_ENTRIES (INT64_C(1) << 24)
-#define PGR_BLOCK_MAX_BYTES (UINT64_C(1) << 34)
+#define PGR_BLOCK_MAX_BYTES (UINT64_C(1) << 33)
 #define PGR_BLOCK_TOO_LARGE (SIZE_MAX / 2)
 
+typedef enum PgrObjectKind
+{
+	PGR_OBJECT_PLAIN, /* root, page */
+	PGR_OBJECT_BLOCK,
+	PGR_OBJECT_VERSION /* PgrVersion of patch.h */
+} PgrObjectKind;
+
 /*
- * Head of everything that is published by generation: roots, pages, blocks.
+ * Head of everything that is published by generation: roots, pages, blocks,
+ * versions of entries.
  *
- * Written by the writer only, under the writer lock; readers never look at it.
- * It fills the rest of the chunk's first cache line, so that the writer's
- * stores into it do not touch a line that readers load.
+ * Written by the writer only, under the writer lock.  Readers never look at
+ * it, but for the birth of a version.
  *
  * An object is reachable from the generations in [birth, death).
  */
@@ -49,12 +64,15 @@ typedef struct PgrSharedObject
 	uint64 birth;
 	uint64 death; /* 0 = current */
 	PgrRef next_retired;
-	uint32 spare;
-	uint64 padding[3];
+	uint32 kind; /* PgrObjectKind */
 } PgrSharedObject;
 
-StaticAssertDecl(sizeof(PgrSharedObject) + PGR_CHUNK_HEADER == PGR_ARENA_UNIT,
-				 "an object's head fills its first cache line");
+/*
+ * What follows the head in roots, pages and blocks, so that the writer's
+ * stores into it do not touch a cache line that readers load.
+ */
+#define PGR_OBJECT_REST \
+	(PGR_ARENA_UNIT - PGR_CHUNK_HEADER - sizeof(PgrSharedObject))
 
 typedef enum PgrBlockKind
 {
@@ -86,15 +104,24 @@ typedef union PgrFixed
 } PgrFixed;
 
 #define PGR_SLOT_MISSING 1 /* rates: the provider stopped sending it */
+#define PGR_SLOT_EXPIRES 2 /* its item has an expires_at */
+#define PGR_SLOT_DELETED 4 /* in patched blocks: the key is not there */
+
+/*
+ * Where an item lies, as one word that is loaded at once: an offset in the
+ * block in units of 8 bytes, or, with this bit, the arena's place of a
+ * PgrVersion.  0 = nowhere.
+ */
+#define PGR_PLACE_OUTSIDE UINT32_C(0x80000000)
 
 typedef struct PgrSlot
 {
 	uint64 key8; /* pgr_key_word() of the key */
 	uint16 key_len;
 	uint16 flags;
-	uint32 item; /* offset of the PgrItem, in 8-byte units */
+	uint32 place; /* of the PgrItem */
 	PgrFixed fixed;
-	TimestampTz expires_at; /* 0 = never */
+	uint64 version; /* generation since when; 0 = since the block was built */
 } PgrSlot;
 
 StaticAssertDecl(sizeof(PgrSlot) == 32, "two slots to a cache line");
@@ -103,15 +130,23 @@ StaticAssertDecl(sizeof(PgrSlot) == 32, "two slots to a cache line");
 typedef struct PgrItem
 {
 	TimestampTz updated_at;
-	uint32 value_len;  /* bytes at data[0]; 0 for fixed-size types */
-	uint32 key_offset; /* of the key's bytes in data */
+	TimestampTz expires_at; /* 0 = never */
+	uint32 value_len;       /* bytes at data[0]; 0 for fixed-size types */
+	uint32 key_offset;      /* of the key's bytes in data */
 	char data[FLEXIBLE_ARRAY_MEMBER];
 } PgrItem;
 
-/* Immutable from the moment a root names it. */
+#define PGR_BLOCK_PADDING 5
+
+/* Immutable from the moment a root names it, but for patches. */
 typedef struct PgrBlock
 {
 	PgrSharedObject object;
+	/* writer only: the rest of the first cache line, as of now */
+	int64 entries;
+	uint64 live_bytes; /* of the items of all entries */
+	uint32 taken;      /* slots that hold, or held, an entry */
+	uint32 outside;    /* slots whose newest version is a PgrVersion */
 	/* first cache line of readers */
 	uint64 seed;
 	uint32 group_mask;
@@ -119,18 +154,40 @@ typedef struct PgrBlock
 	uint32 extra_offset;
 	uint32 extra_len;
 	uint32 items_offset;
-	uint32 expiring; /* entries with expires_at; may overcount */
-	int64 entries;
-	uint64 live_bytes; /* of the items that slots name */
-	TimestampTz changed_at;
+	uint32 expiring; /* entries that can expire; may overcount */
+	int64 built_entries;
+	TimestampTz built_at; /* last change when it was built */
+	PgrRef self;          /* its own place; 0 in private memory */
+	PgrRef last_ref;      /* no version lies behind this place */
+	bool patchable;
 	/* the rest */
 	uint64 size; /* bytes of this block that are used */
 	PgrDefinition definition;
-	char padding[32];
+	PgrSlot state;            /* of a patched block: fixed.i8 = entries, item's
+							  * updated_at = last change; place 0 = as built */
+	pg_atomic_uint64 unlinks; /* see patch.h */
+	uint64 outside_bytes;     /* writer: chunks of the newest versions */
+	uint64 padding[PGR_BLOCK_PADDING];
 } PgrBlock;
 
+StaticAssertDecl(offsetof(PgrBlock, seed) + PGR_CHUNK_HEADER == PGR_ARENA_UNIT,
+				 "readers begin at a cache line");
 StaticAssertDecl((sizeof(PgrBlock) + PGR_CHUNK_HEADER) % PGR_ARENA_UNIT == 0,
 				 "tags start at a cache line");
+
+/* An entry as of one generation; the pointers hold while that is pinned. */
+typedef struct PgrEntry
+{
+	const PgrItem *item;
+	const char *key;
+	uint32 key_len;
+	uint16 flags;
+	PgrFixed fixed;
+	TimestampTz expires_at; /* 0 = never */
+} PgrEntry;
+
+/* For blocks that cannot change meanwhile, and under the writer lock. */
+#define PGR_NEWEST UINT64_MAX
 
 /* One change to a block, in the caller's memory. */
 typedef struct PgrChange
@@ -149,8 +206,11 @@ typedef struct PgrChange
 typedef struct PgrBlockBuild
 {
 	const PgrBlock *old; /* NULL: start empty */
+	uint64 generation;   /* as of which */
 	const PgrDefinition *definition;
 	uint64 seed;
+	bool patchable;
+	int64 room;               /* for so many more entries, by patches */
 	const PgrChange *changes; /* no key twice */
 	int nchanges;
 	bool mark_missing; /* entries of "old" that no change names */
@@ -186,8 +246,18 @@ extern void pgr_block_build(PgrBlock *memory, const PgrBlockBuild *request);
  */
 extern const PgrSlot *pgr_block_next(const PgrBlock *block, uint64 *position);
 
+/* The entries of a generation, likewise; false at the end. */
+extern bool pgr_block_next_entry(const PgrBlock *block, uint64 generation,
+								 uint64 *position, PgrEntry *entry);
+
+/* Entries that are there, expired ones included, and the last change. */
+extern int64 pgr_block_entries(const PgrBlock *block, uint64 generation);
+extern TimestampTz pgr_block_changed_at(const PgrBlock *block,
+										uint64 generation);
+
 /* Entries that have not expired by "now"; O(1) if none can expire. */
-extern int64 pgr_block_count(const PgrBlock *block, TimestampTz now);
+extern int64 pgr_block_count(const PgrBlock *block, uint64 generation,
+							 TimestampTz now);
 
 /* ------------------------------------------------------------------------
  * Lookup
@@ -292,10 +362,11 @@ pgr_block_slots(const PgrBlock *block)
 	return (const PgrSlot *) ((const char *) block + block->slots_offset);
 }
 
+/* The item of a slot that no patch has changed. */
 static inline const PgrItem *
 pgr_block_item(const PgrBlock *block, const PgrSlot *slot)
 {
-	return (const PgrItem *) ((const char *) block + (Size) slot->item * 8);
+	return (const PgrItem *) ((const char *) block + (Size) slot->place * 8);
 }
 
 static inline const char *
@@ -346,6 +417,110 @@ pgr_block_find(const PgrBlock *block, const char *key, uint32 len)
 
 	return pgr_block_find_hashed(block, key, len, word,
 								 pgr_key_hash(key, len, word, block->seed));
+}
+
+/* What a place names, if it is somewhere. */
+extern const PgrItem *pgr_block_item_at(const PgrBlock *block, uint32 place);
+
+/* The way back: what the slot held at an older generation (L4 to L7). */
+extern bool pgr_block_read_older(const PgrBlock *block, const PgrSlot *slot,
+								 uint64 generation, PgrEntry *entry);
+
+/*
+ * What a slot holds as of a generation; false if nothing.  The labels are
+ * those of patch.h.
+ */
+static inline bool
+pgr_block_read_slot(const PgrBlock *block, const PgrSlot *slot,
+					uint64 generation, PgrEntry *entry)
+{
+	uint32 place = slot->place; /* L1 */
+
+	entry->flags = slot->flags;
+	entry->fixed = slot->fixed;
+	if (block->patchable)
+	{
+		pg_read_barrier();                        /* L2, pairs with V3 */
+		if (unlikely(slot->version > generation)) /* L3 */
+			return pgr_block_read_older(block, slot, generation, entry);
+		if (unlikely((entry->flags & PGR_SLOT_DELETED) || place == 0))
+			return false;
+	}
+	if (unlikely(place & PGR_PLACE_OUTSIDE))
+		entry->item = pgr_block_item_at(block, place);
+	else
+		entry->item = (const PgrItem *) ((const char *) block +
+										 (Size) place * 8);
+	return true;
+}
+
+/* The state of the whole, false if it is as the block was built. */
+static inline bool
+pgr_block_read_state(const PgrBlock *block, uint64 generation, PgrEntry *entry)
+{
+	return block->patchable &&
+		pgr_block_read_slot(block, &block->state, generation, entry);
+}
+
+/* The rest of an entry, once its item is known. */
+static inline void
+pgr_entry_complete(PgrEntry *entry, uint32 key_len)
+{
+	entry->key_len = key_len;
+	entry->key = entry->item->data + entry->item->key_offset;
+	entry->expires_at = entry->item->expires_at;
+}
+
+/* The entry of a key as of a generation, whose word and hash are known. */
+static inline bool
+pgr_block_lookup_hashed(const PgrBlock *block, uint64 generation,
+						const char *key, uint32 len, uint64 word, uint64 hash,
+						PgrEntry *entry)
+{
+	uint32 group = pgr_hash_group(hash) & block->group_mask;
+
+	for (;;)
+	{
+		const uint8 *tags = pgr_block_tags(block) + (Size) group * PGR_GROUP;
+		const PgrSlot *slots = pgr_block_slots(block) +
+			(Size) group * PGR_GROUP;
+		uint32 match = pgr_group_match(tags, pgr_hash_tag(hash));
+
+		for (; match != 0; match &= match - 1)
+		{
+			const PgrSlot *slot = slots + pgr_bits_low(match);
+
+			if (unlikely(slot->key8 != word || slot->key_len != len) ||
+				!pgr_block_read_slot(block, slot, generation, entry))
+				continue;
+			entry->expires_at = 0;
+			if (len > 8 || (entry->flags & PGR_SLOT_EXPIRES))
+			{
+				pgr_entry_complete(entry, len);
+				if (len > 8 && memcmp(entry->key, key, len) != 0)
+					continue;
+			}
+			return true;
+		}
+		if (likely(pgr_group_match(tags, PGR_TAG_EMPTY) != 0))
+			return false;
+		group = (group + 1) & block->group_mask;
+	}
+}
+
+/*
+ * The same, hashing.  Without looking at the item of a short key that cannot
+ * expire, so the entry's key is not filled in.
+ */
+static inline bool
+pgr_block_lookup(const PgrBlock *block, uint64 generation, const char *key,
+				 uint32 len, PgrEntry *entry)
+{
+	uint64 word = pgr_key_word(key, len);
+
+	return pgr_block_lookup_hashed(block, generation, key, len, word,
+								   pgr_key_hash(key, len, word, block->seed),
+								   entry);
 }
 
 #endif /* PGR_REGISTRY_BLOCK_H */

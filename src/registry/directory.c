@@ -43,22 +43,26 @@ pgr_directory_extension(void)
 }
 
 uint32
-pgr_directory_slot(const PgrSharedRoot *root, Oid database, Oid ext)
+pgr_directory_slot(const PgrSharedRoot *root, uint64 generation, Oid database,
+				   Oid ext)
 {
 	PgrDatabaseKey key = {database, ext};
-	const PgrSlot *slot = pgr_block_find(pgr_root_block(pgr_image, root,
-														PGR_SLOT_DATABASES),
-										 (const char *) &key, sizeof(key));
+	PgrEntry entry;
 
-	return slot == NULL ? PGR_NO_SLOT : (uint32) slot->fixed.i8;
+	return pgr_block_lookup(pgr_root_block(pgr_image, root,
+										   PGR_SLOT_DATABASES),
+							generation, (const char *) &key, sizeof(key),
+							&entry) ?
+		(uint32) entry.fixed.i8 :
+		PGR_NO_SLOT;
 }
 
 const PgrBlock *
-pgr_directory_find(const PgrSharedRoot *root, Oid database, Oid ext,
-				   const char *name, uint32 len, uint32 *slot)
+pgr_directory_find(const PgrSharedRoot *root, uint64 generation, Oid database,
+				   Oid ext, const char *name, uint32 len, uint32 *slot)
 {
 	uint32 directory;
-	const PgrSlot *entry;
+	PgrEntry entry;
 
 	if (len == strlen(PGR_RATES_NAME) &&
 		memcmp(name, PGR_RATES_NAME, len) == 0)
@@ -66,13 +70,12 @@ pgr_directory_find(const PgrSharedRoot *root, Oid database, Oid ext,
 		*slot = PGR_SLOT_RATES;
 		return pgr_root_block(pgr_image, root, PGR_SLOT_RATES);
 	}
-	directory = pgr_directory_slot(root, database, ext);
+	directory = pgr_directory_slot(root, generation, database, ext);
 	if (directory == PGR_NO_SLOT)
 		return NULL;
-	entry = pgr_block_find(pgr_root_block(pgr_image, root, directory), name,
-						   len);
-	if (entry == NULL)
+	if (!pgr_block_lookup(pgr_root_block(pgr_image, root, directory),
+						  generation, name, len, &entry))
 		return NULL;
-	*slot = (uint32) entry->fixed.i8;
+	*slot = (uint32) entry.fixed.i8;
 	return pgr_root_block(pgr_image, root, *slot);
 }

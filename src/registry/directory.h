@@ -27,17 +27,22 @@ typedef struct PgrDatabaseKey
 	Oid extension;
 } PgrDatabaseKey;
 
-/* The directory's slot, PGR_NO_SLOT if that database has none yet. */
-extern uint32 pgr_directory_slot(const PgrSharedRoot *root, Oid database,
-								 Oid extension);
+/*
+ * As of a generation that the caller has pinned, with its root; or, under the
+ * writer lock, PGR_NEWEST.
+ *
+ * The directory's slot, PGR_NO_SLOT if that database has none yet.
+ */
+extern uint32 pgr_directory_slot(const PgrSharedRoot *root, uint64 generation,
+								 Oid database, Oid extension);
 
 /*
  * A registry of (database, extension), or the cluster's rates, whose name is
  * reserved everywhere; NULL if unknown.
  */
 extern const PgrBlock *pgr_directory_find(const PgrSharedRoot *root,
-										  Oid database, Oid extension,
-										  const char *name, uint32 len,
-										  uint32 *slot);
+										  uint64 generation, Oid database,
+										  Oid extension, const char *name,
+										  uint32 len, uint32 *slot);
 
 #endif /* PGR_REGISTRY_DIRECTORY_H */

@@ -13,6 +13,9 @@
 #define RECLAIM_BATCH 96
 #define RECLAIM_FRACTION 16
 
+/* Versions of one entry before its chain is pruned; more with many lines. */
+#define LONG_CHAIN 16
+
 Size
 pgr_image_bytes(uint32 lines, uint32 spares, Size arena_bytes)
 {
@@ -100,6 +103,18 @@ pgr_image_init(PgrSharedImage *image, uint32 lines, uint32 spares,
 	pg_atomic_write_u64(&image->generation, 1);
 }
 
+/* What a block that can be patched must know of where it lies. */
+static void
+place_block(const PgrSharedImage *image, PgrBlock *block, PgrRef ref)
+{
+	block->self = ref;
+	block->last_ref =
+		(PgrRef) (pgr_image_arena(image)->units - 1 -
+				  TYPEALIGN(PGR_ARENA_UNIT,
+							sizeof(PgrVersion) + PGR_CHUNK_HEADER) /
+					  PGR_ARENA_UNIT);
+}
+
 void
 pgr_image_init_slot(PgrSharedImage *image, uint32 slot,
 					const PgrDefinition *definition)
@@ -127,6 +142,7 @@ pgr_image_init_slot(PgrSharedImage *image, uint32 slot,
 	pgr_block_build(block, &build);
 	block->object.birth = 1;
 	block->definition.incarnation = 1;
+	place_block(image, block, ref);
 	page->blocks[slot % PGR_PAGE_SLOTS] = ref;
 }
 
@@ -170,132 +186,7 @@ pgr_image_unpin(pg_atomic_uint64 *cell)
 }
 
 /* ------------------------------------------------------------------------
- * The writer
- * ------------------------------------------------------------------------
- */
-
-static void
-replace_object(PgrPublish *publish, PgrRef ref)
-{
-	PgrSharedObject *object = pgr_image_ptr(publish->image, ref);
-
-	Assert(object->death == 0);
-	object->next_retired = 0;
-	if (publish->replaced_tail)
-		((PgrSharedObject *) pgr_image_ptr(publish->image,
-										   publish->replaced_tail))
-			->next_retired = ref;
-	else
-		publish->replaced_head = ref;
-	publish->replaced_tail = ref;
-}
-
-void
-pgr_publish_begin(PgrPublish *publish, PgrSharedImage *image, PgrRef root,
-				  PgrRef *pages, int npages)
-{
-	PgrSharedRoot *copy = pgr_image_ptr(image, root);
-
-	publish->image = image;
-	publish->generation = pg_atomic_read_u64(&image->generation) + 1;
-	publish->root = root;
-	publish->pages = pages;
-	publish->npages = npages;
-	publish->pages_used = 0;
-	publish->replaced_head = publish->replaced_tail = 0;
-
-	memcpy(copy, pgr_image_ptr(image, image->root), sizeof(*copy));
-	memset(&copy->object, 0, sizeof(copy->object));
-	copy->object.birth = publish->generation;
-	replace_object(publish, image->root);
-}
-
-const PgrBlock *
-pgr_publish_current(const PgrPublish *publish, uint32 slot)
-{
-	return pgr_root_block(publish->image,
-						  pgr_image_ptr(publish->image, publish->root), slot);
-}
-
-/* The page of a slot, as this publish's own copy. */
-static PgrSharedPage *
-own_page(PgrPublish *publish, uint32 slot)
-{
-	PgrSharedRoot *root = pgr_image_ptr(publish->image, publish->root);
-	PgrRef *ref = &root->pages[slot / PGR_PAGE_SLOTS];
-	PgrSharedPage *old = *ref ? pgr_image_ptr(publish->image, *ref) : NULL;
-	PgrSharedPage *page;
-
-	if (old != NULL && old->object.birth == publish->generation)
-		return old;
-	Assert(publish->pages_used < publish->npages);
-	page = pgr_image_ptr(publish->image, publish->pages[publish->pages_used]);
-	if (old != NULL)
-	{
-		memcpy(page, old, sizeof(*page));
-		replace_object(publish, *ref);
-	}
-	else
-		memset(page, 0, sizeof(*page));
-	memset(&page->object, 0, sizeof(page->object));
-	page->object.birth = publish->generation;
-	*ref = publish->pages[publish->pages_used++];
-	pgr_arena_set_kind(pgr_image_arena(publish->image), *ref, PGR_MEMORY_ROOT);
-	return page;
-}
-
-void
-pgr_publish_set(PgrPublish *publish, uint32 slot, PgrRef block)
-{
-	PgrRef *ref = &own_page(publish, slot)->blocks[slot % PGR_PAGE_SLOTS];
-
-	if (*ref != 0)
-		replace_object(publish, *ref);
-	*ref = block;
-	if (block != 0)
-	{
-		PgrBlock *b = pgr_image_ptr(publish->image, block);
-
-		b->object.birth = publish->generation;
-		if (b->definition.incarnation == 0)
-			b->definition.incarnation = publish->generation;
-		pgr_arena_set_kind(pgr_image_arena(publish->image), block,
-						   PGR_MEMORY_BLOCK);
-	}
-}
-
-uint64
-pgr_publish_end(PgrPublish *publish)
-{
-	PgrSharedImage *image = publish->image;
-	PgrArena *arena = pgr_image_arena(image);
-
-	pgr_arena_set_kind(arena, publish->root, PGR_MEMORY_ROOT);
-	recent_write(image, publish->generation, publish->root); /* P2 */
-	pg_write_barrier(); /* P3, pairs with the read barrier of R4 */
-	pg_atomic_write_u64(&image->generation, publish->generation);
-	image->root = publish->root;
-
-	for (PgrRef ref = publish->replaced_head; ref != 0;) /* P4 */
-	{
-		PgrSharedObject *object = pgr_image_ptr(image, ref);
-
-		object->death = publish->generation;
-		image->retired_count++;
-		image->retired_bytes += pgr_arena_chunk_bytes(arena, ref);
-		ref = object->next_retired;
-	}
-	if (image->retired_tail)
-		((PgrSharedObject *) pgr_image_ptr(image, image->retired_tail))
-			->next_retired = publish->replaced_head;
-	else
-		image->retired_head = publish->replaced_head;
-	image->retired_tail = publish->replaced_tail;
-	return publish->generation;
-}
-
-/* ------------------------------------------------------------------------
- * Reclamation
+ * What is pinned, and what that leaves to be freed
  * ------------------------------------------------------------------------
  */
 
@@ -389,6 +280,277 @@ is_pinned(const Pinned *pinned, const PgrSharedObject *object)
 	return pinned->generations[i] < object->death;
 }
 
+static bool
+is_unneeded(const PgrSharedObject *object, const void *pinned)
+{
+	return !is_pinned(pinned, object);
+}
+
+/* Take a version out of its chain, and what else nobody needs there. */
+static void
+unlink_version(PgrSharedImage *image, const PgrVersion *version,
+			   const Pinned *pinned)
+{
+	if (version->links != PGR_VERSION_UNLINKED)
+		pgr_patch_prune(pgr_image_ptr(image, version->block), version->slot,
+						is_unneeded, pinned);
+}
+
+/* U1 and U2 for all retired versions that no pin needs. */
+static void
+unlink_retired(PgrSharedImage *image, const Pinned *pinned)
+{
+	for (PgrRef ref = image->retired_head; ref != 0;)
+	{
+		PgrSharedObject *object = pgr_image_ptr(image, ref);
+
+		if (object->kind == PGR_OBJECT_VERSION && !is_pinned(pinned, object))
+			unlink_version(image, (PgrVersion *) object, pinned);
+		ref = object->next_retired;
+	}
+	pg_write_barrier(); /* U2, pairs with L6 */
+}
+
+/*
+ * Chains that have grown long since they were last pruned, of the slots that
+ * this publish has changed: a reader of an old generation walks them.  Memory
+ * is freed by the next reclaim.
+ */
+static void
+prune_long_chains(const PgrPublish *publish)
+{
+	PgrSharedImage *image = publish->image;
+	uint32 limit = Max(LONG_CHAIN, pg_atomic_read_u32(&image->lines_high) / 4);
+	Pinned pinned;
+	bool collected = false;
+
+	for (PgrRef ref = publish->replaced_head; ref != 0;)
+	{
+		PgrSharedObject *object = pgr_image_ptr(image, ref);
+		PgrVersion *version = (PgrVersion *) object;
+
+		ref = object->next_retired;
+		if (object->kind != PGR_OBJECT_VERSION || version->links < limit ||
+			version->links == PGR_VERSION_UNLINKED)
+			continue;
+		if (!collected)
+		{
+			pg_memory_barrier(); /* C1 */
+			collect_pinned(image, &pinned);
+			collected = true;
+		}
+		unlink_version(image, version, &pinned);
+	}
+}
+
+/* C3.  The newest versions of a block end with it. */
+static void
+free_object(PgrSharedImage *image, PgrRef ref)
+{
+	PgrArena *arena = pgr_image_arena(image);
+	PgrSharedObject *object = pgr_image_ptr(image, ref);
+	uint64 position = 0;
+	PgrRef version;
+
+	if (object->kind == PGR_OBJECT_BLOCK)
+		while ((version = pgr_patch_next_newest((PgrBlock *) object,
+												&position)) != 0)
+			pgr_arena_free(arena, version);
+	pgr_arena_free(arena, ref);
+	image->reclaimed_count++;
+}
+
+/* ------------------------------------------------------------------------
+ * The writer
+ * ------------------------------------------------------------------------
+ */
+
+/* Names no longer what the generations before it did. */
+static void
+replace_object(PgrPublish *publish, PgrRef ref)
+{
+	PgrSharedObject *object = pgr_image_ptr(publish->image, ref);
+
+	Assert(object->death == 0);
+	object->next_retired = 0;
+	if (publish->replaced_tail)
+		((PgrSharedObject *) pgr_image_ptr(publish->image,
+										   publish->replaced_tail))
+			->next_retired = ref;
+	else
+		publish->replaced_head = ref;
+	publish->replaced_tail = ref;
+}
+
+void
+pgr_publish_begin(PgrPublish *publish, PgrSharedImage *image, PgrRef root,
+				  PgrRef *pages, int npages)
+{
+	publish->image = image;
+	publish->generation = pg_atomic_read_u64(&image->generation) + 1;
+	publish->root = image->root;
+	publish->new_root = root;
+	publish->pages = pages;
+	publish->npages = npages;
+	publish->pages_used = 0;
+	publish->replaced_head = publish->replaced_tail = 0;
+}
+
+/* The root, as this publish's own copy. */
+static PgrSharedRoot *
+own_root(PgrPublish *publish)
+{
+	PgrSharedRoot *root = pgr_image_ptr(publish->image, publish->root);
+	PgrSharedRoot *copy;
+
+	if (publish->new_root == 0)
+		return root;
+	copy = pgr_image_ptr(publish->image, publish->new_root);
+	memcpy(copy, root, sizeof(*copy));
+	memset(&copy->object, 0, sizeof(copy->object));
+	copy->object.birth = publish->generation;
+	pgr_arena_set_kind(pgr_image_arena(publish->image), publish->new_root,
+					   PGR_MEMORY_ROOT);
+	replace_object(publish, publish->root);
+	publish->root = publish->new_root;
+	publish->new_root = 0;
+	return copy;
+}
+
+const PgrBlock *
+pgr_publish_current(const PgrPublish *publish, uint32 slot)
+{
+	return pgr_root_block(publish->image,
+						  pgr_image_ptr(publish->image, publish->root), slot);
+}
+
+/* The page of a slot, as this publish's own copy. */
+static PgrSharedPage *
+own_page(PgrPublish *publish, uint32 slot)
+{
+	PgrSharedRoot *root = own_root(publish);
+	PgrRef *ref = &root->pages[slot / PGR_PAGE_SLOTS];
+	PgrSharedPage *old = *ref ? pgr_image_ptr(publish->image, *ref) : NULL;
+	PgrSharedPage *page;
+
+	if (old != NULL && old->object.birth == publish->generation)
+		return old;
+	Assert(publish->pages_used < publish->npages);
+	page = pgr_image_ptr(publish->image, publish->pages[publish->pages_used]);
+	if (old != NULL)
+	{
+		memcpy(page, old, sizeof(*page));
+		replace_object(publish, *ref);
+	}
+	else
+		memset(page, 0, sizeof(*page));
+	memset(&page->object, 0, sizeof(page->object));
+	page->object.birth = publish->generation;
+	*ref = publish->pages[publish->pages_used++];
+	pgr_arena_set_kind(pgr_image_arena(publish->image), *ref, PGR_MEMORY_ROOT);
+	return page;
+}
+
+void
+pgr_publish_set(PgrPublish *publish, uint32 slot, PgrRef block)
+{
+	PgrRef *ref = &own_page(publish, slot)->blocks[slot % PGR_PAGE_SLOTS];
+
+	if (*ref != 0)
+		replace_object(publish, *ref);
+	*ref = block;
+	if (block != 0)
+	{
+		PgrBlock *b = pgr_image_ptr(publish->image, block);
+
+		b->object.birth = publish->generation;
+		if (b->definition.incarnation == 0)
+			b->definition.incarnation = publish->generation;
+		place_block(publish->image, b, block);
+		pgr_arena_set_kind(pgr_image_arena(publish->image), block,
+						   PGR_MEMORY_BLOCK);
+	}
+}
+
+/* What pgr_publish_patch does with each chunk of its list. */
+static void
+patch_one(PgrPublish *publish, PgrBlock *block, const PgrChange *change,
+		  TimestampTz now, PgrRef version)
+{
+	PgrArena *arena = pgr_image_arena(publish->image);
+	PgrRef replaced = 0;
+
+	if (change == NULL)
+		pgr_patch_finish(block, publish->generation, now, version, &replaced);
+	else if (!pgr_patch_apply(block, publish->generation, change, version,
+							  &replaced))
+	{
+		pgr_arena_free(arena, version);
+		return;
+	}
+	pgr_arena_set_kind(arena, version, PGR_MEMORY_BLOCK);
+	block->outside_bytes += pgr_arena_chunk_bytes(arena, version);
+	if (replaced == 0)
+		return;
+	block->outside_bytes -= pgr_arena_chunk_bytes(arena, replaced);
+	replace_object(publish, replaced);
+}
+
+void
+pgr_publish_patch(PgrPublish *publish, uint32 slot, const PgrChange *changes,
+				  int nchanges, TimestampTz now, PgrRef versions)
+{
+	PgrBlock *block = (PgrBlock *) pgr_publish_current(publish, slot);
+	PgrRef version = versions;
+
+	Assert(block->patchable);
+	for (int i = 0; i <= nchanges; i++)
+	{
+		PgrRef next = *pgr_publish_link(publish->image, version);
+
+		patch_one(publish, block, i < nchanges ? &changes[i] : NULL, now,
+				  version);
+		version = next;
+	}
+}
+
+uint64
+pgr_publish_end(PgrPublish *publish)
+{
+	PgrSharedImage *image = publish->image;
+	PgrArena *arena = pgr_image_arena(image);
+
+	recent_write(image, publish->generation, publish->root); /* P2 */
+	pg_write_barrier(); /* P3, pairs with the read barrier of R4 */
+	pg_atomic_write_u64(&image->generation, publish->generation);
+	image->root = publish->root;
+
+	for (PgrRef ref = publish->replaced_head; ref != 0;) /* P4 */
+	{
+		PgrSharedObject *object = pgr_image_ptr(image, ref);
+
+		object->death = publish->generation;
+		image->retired_count++;
+		image->retired_bytes += pgr_arena_chunk_bytes(arena, ref);
+		ref = object->next_retired;
+	}
+	if (publish->replaced_head == 0)
+		return publish->generation;
+	if (image->retired_tail)
+		((PgrSharedObject *) pgr_image_ptr(image, image->retired_tail))
+			->next_retired = publish->replaced_head;
+	else
+		image->retired_head = publish->replaced_head;
+	image->retired_tail = publish->replaced_tail;
+	prune_long_chains(publish);
+	return publish->generation;
+}
+
+/* ------------------------------------------------------------------------
+ * Reclamation
+ * ------------------------------------------------------------------------
+ */
+
 /*
  * Is it time?  What the last round had to keep does not count, so that one
  * idle pin does not make every publish look at all that it holds back: the
@@ -418,6 +580,7 @@ pgr_image_reclaim(PgrSharedImage *image, bool now)
 
 	pg_memory_barrier();            /* C1, pairs with R3 */
 	collect_pinned(image, &pinned); /* C2 */
+	unlink_retired(image, &pinned);
 
 	ref = image->retired_head;
 	image->retired_head = 0;
@@ -429,10 +592,7 @@ pgr_image_reclaim(PgrSharedImage *image, bool now)
 		PgrRef next = object->next_retired;
 
 		if (!is_pinned(&pinned, object))
-		{
-			pgr_arena_free(arena, ref); /* C3 */
-			image->reclaimed_count++;
-		}
+			free_object(image, ref); /* C3, U3 */
 		else
 		{
 			object->next_retired = 0;
@@ -455,7 +615,7 @@ pgr_image_reclaim(PgrSharedImage *image, bool now)
 uint32
 pgr_image_slot_alloc(PgrSharedImage *image)
 {
-	for (uint32 i = 0; i < PGR_MAX_SLOTS / 64; i++)
+	for (uint32 i = image->slot_hint; i < PGR_MAX_SLOTS / 64; i++)
 	{
 		uint64 word = image->slot_bitmap[i];
 
@@ -465,6 +625,7 @@ pgr_image_slot_alloc(PgrSharedImage *image)
 
 			image->slot_bitmap[i] |= UINT64_C(1) << bit;
 			image->slots_used++;
+			image->slot_hint = i;
 			return i * 64 + (uint32) bit;
 		}
 	}
@@ -477,4 +638,5 @@ pgr_image_slot_free(PgrSharedImage *image, uint32 slot)
 	Assert(image->slot_bitmap[slot / 64] & (UINT64_C(1) << (slot % 64)));
 	image->slot_bitmap[slot / 64] &= ~(UINT64_C(1) << (slot % 64));
 	image->slots_used--;
+	image->slot_hint = Min(image->slot_hint, slot / 64);
 }

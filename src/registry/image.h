@@ -52,6 +52,7 @@
 #include "port/atomics.h"
 
 #include "registry/block.h"
+#include "registry/patch.h"
 #include "shm/arena.h"
 
 #define PGR_PAGE_SLOTS 256
@@ -71,12 +72,15 @@
 typedef struct PgrSharedPage
 {
 	PgrSharedObject object;
+	char writers[PGR_OBJECT_REST];
 	PgrRef blocks[PGR_PAGE_SLOTS];
 } PgrSharedPage;
 
+/* Of one generation, or of several where patches alone were published. */
 typedef struct PgrSharedRoot
 {
-	PgrSharedObject object; /* birth is the generation */
+	PgrSharedObject object;
+	char writers[PGR_OBJECT_REST];
 	PgrRef pages[PGR_ROOT_PAGES];
 } PgrSharedRoot;
 
@@ -155,6 +159,7 @@ typedef struct PgrSharedImage
 	uint64 kept_bytes;
 	uint64 reclaimed_count;
 	uint32 slots_used;
+	uint32 slot_hint; /* no word of the bitmap before has a free bit */
 	uint64 slot_bitmap[PGR_MAX_SLOTS / 64];
 	PgrRef
 		reservations[PGR_MAX_SLOTS]; /* PgrReservation of plan.c; 0 = none */
@@ -235,14 +240,15 @@ extern void pgr_image_unpin(pg_atomic_uint64 *cell);
 /*
  * One publish, under the writer lock: begin with a root and pages from the
  * caller's reservation, set slots, end.  Nothing in it can fail; readers see
- * all of it at the end, at once.
+ * all of it at the end, at once.  A publish of patches only needs neither.
  */
 typedef struct PgrPublish
 {
 	PgrSharedImage *image;
 	uint64 generation;
-	PgrRef root;
-	PgrRef *pages; /* reserved pages */
+	PgrRef root;     /* what this publish will name */
+	PgrRef new_root; /* reserved; 0 once it is the root */
+	PgrRef *pages;   /* reserved pages */
 	int npages;
 	int pages_used;
 	PgrRef replaced_head; /* to be retired at the end */
@@ -254,6 +260,24 @@ extern void pgr_publish_begin(PgrPublish *publish, PgrSharedImage *image,
 extern const PgrBlock *pgr_publish_current(const PgrPublish *publish,
 										   uint32 slot);
 extern void pgr_publish_set(PgrPublish *publish, uint32 slot, PgrRef block);
+
+/*
+ * Change entries of the block in a slot, which is patchable, in place.
+ * "versions" is a list of nchanges + 1 chunks, in that order, each large enough
+ * for its change and the last for the state, linked by pgr_publish_link(); what
+ * is not needed of them is freed.
+ */
+extern void pgr_publish_patch(PgrPublish *publish, uint32 slot,
+							  const PgrChange *changes, int nchanges,
+							  TimestampTz now, PgrRef versions);
+
+/* The link of a chunk that is reserved for a version. */
+static inline PgrRef *
+pgr_publish_link(const PgrSharedImage *image, PgrRef version)
+{
+	return pgr_image_ptr(image, version);
+}
+
 extern uint64 pgr_publish_end(PgrPublish *publish);
 
 /*

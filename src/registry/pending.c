@@ -432,14 +432,15 @@ fold_visible(PgrFold *fold, const PgrDefinition *definition)
 
 PgrBlock *
 pgr_pending_overlay(const PgrDefinition *definition, const PgrBlock *base,
-					TimestampTz now)
+					const PgrPin *pin)
 {
 	PgrFold fold = {0};
 	PgrBlockBuild build = {
 		.old = base,
+		.generation = pin->generation,
 		.definition = definition,
 		.seed = pgr_image->seed,
-		.now = now,
+		.now = pin->at,
 	};
 	PgrBlock *block;
 	char *memory;
@@ -505,7 +506,7 @@ pgr_pending_overlay_kept(const PgrDefinition *definition, const PgrBlock *base)
 												ALLOCSET_SMALL_SIZES);
 	MemoryContextReset(overlay.context);
 	caller = MemoryContextSwitchTo(overlay.context);
-	overlay.block = pgr_pending_overlay(definition, base, pin->at);
+	overlay.block = pgr_pending_overlay(definition, base, pin);
 	MemoryContextSwitchTo(caller);
 	overlay.token = pin->token;
 	overlay.head = pgr_pin_pending_head();

@@ -106,7 +106,7 @@ extern bool pgr_pending_changes(const PgrDefinition *definition);
  * our visible changes.  For reads of a whole registry and for rates.
  */
 extern PgrBlock *pgr_pending_overlay(const PgrDefinition *definition,
-									 const PgrBlock *base, TimestampTz now);
+									 const PgrBlock *base, const PgrPin *pin);
 
 /*
  * The same, kept for the calls that follow in this statement: valid until the

@@ -63,6 +63,7 @@ typedef struct Compiler
 								 * must name once it is reserved */
 	int nfixups;
 	const PgrSharedRoot *root;
+	uint64 generation; /* of the pin that holds it */
 	bool frees;
 } Compiler;
 
@@ -286,7 +287,8 @@ find_target(Compiler *compiler, const PgrPendingChange *change)
 	target = &compiler->targets[compiler->ntargets++];
 	memset(target, 0, sizeof(*target));
 	target->registry = registry;
-	target->existing = pgr_directory_find(compiler->root, registry.database,
+	target->existing = pgr_directory_find(compiler->root, compiler->generation,
+										  registry.database,
 										  registry.extension, registry.name,
 										  registry.len, &target->slot);
 	remember_target(compiler);
@@ -414,7 +416,8 @@ emit_directory(Compiler *compiler)
 
 	if (compiler->directory.nchanges == 0)
 		return;
-	slot = pgr_directory_slot(compiler->root, MyDatabaseId, extension);
+	slot = pgr_directory_slot(compiler->root, compiler->generation,
+							  MyDatabaseId, extension);
 	if (slot != PGR_NO_SLOT)
 		emit_fold(emit(compiler, PGR_PLAN_CHANGE, slot,
 					   &pgr_root_block(pgr_image, compiler->root, slot)
@@ -440,18 +443,19 @@ emit_directory(Compiler *compiler)
 }
 
 static void
-emit_drop_directory(Compiler *compiler, const PgrSlot *entry)
+emit_drop_directory(Compiler *compiler, const PgrEntry *entry)
 {
 	const PgrSharedRoot *root = compiler->root;
 	uint32 slot = (uint32) entry->fixed.i8;
 	const PgrBlock *directory = pgr_root_block(pgr_image, root, slot);
 	PgrDatabaseKey *key = palloc(sizeof(PgrDatabaseKey));
-	const PgrSlot *name;
+	PgrEntry name;
 	uint64 position = 0;
 
-	while ((name = pgr_block_next(directory, &position)) != NULL)
+	while (pgr_block_next_entry(directory, compiler->generation, &position,
+								&name))
 	{
-		uint32 registry = (uint32) name->fixed.i8;
+		uint32 registry = (uint32) name.fixed.i8;
 
 		emit(compiler, PGR_PLAN_DROP, registry,
 			 &pgr_root_block(pgr_image, root, registry)->definition);
@@ -468,18 +472,19 @@ emit_drop_all(Compiler *compiler, const PgrPendingChange *change)
 {
 	const PgrBlock *databases = pgr_root_block(pgr_image, compiler->root,
 											   PGR_SLOT_DATABASES);
-	const PgrSlot *entry;
+	PgrEntry entry;
 	uint64 position = 0;
 
-	while ((entry = pgr_block_next(databases, &position)) != NULL)
+	while (pgr_block_next_entry(databases, compiler->generation, &position,
+								&entry))
 	{
 		PgrDatabaseKey key;
 
-		memcpy(&key, pgr_block_key(databases, entry), sizeof(key));
+		memcpy(&key, entry.key, sizeof(key));
 		if (key.database == change->database &&
 			(change->extension == InvalidOid ||
 			 key.extension == change->extension))
-			emit_drop_directory(compiler, entry);
+			emit_drop_directory(compiler, &entry);
 	}
 }
 
@@ -548,12 +553,15 @@ pgr_pending_prepare_commit(void)
 	MemoryContext context = MemoryContextSwitchTo(TopTransactionContext);
 	Compiler compiler = {.frees = true};
 	PgrPendingChange **changes;
+	const PgrPin *pin;
 	Size wanted = 0;
 	int n;
 
 	changes = pgr_pending_oldest_first(&n);
 	/* the newest state, held until the transaction's end; no read follows */
-	compiler.root = pgr_pin_advance()->root;
+	pin = pgr_pin_advance();
+	compiler.root = pin->root;
+	compiler.generation = pin->generation;
 	compile(&compiler, changes, n);
 
 	memset(&plan, 0, sizeof(plan));

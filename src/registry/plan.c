@@ -26,7 +26,8 @@
 typedef struct PgrReservation
 {
 	uint32 slot;
-	uint32 reservers;
+	uint32 reservers; /* who will build a block */
+	uint32 patchers;  /* who will not */
 	uint32 extra_len; /* the largest asked for */
 	int64 entries;
 	uint64 bytes;
@@ -147,7 +148,11 @@ leave_reservation(PgrRef *link, const PgrPlanRegistry *registry)
 
 	reservation->entries -= registry->entries;
 	reservation->bytes -= registry->bytes;
-	if (--reservation->reservers > 0)
+	if (registry->patch)
+		reservation->patchers--;
+	else
+		reservation->reservers--;
+	if (reservation->reservers + reservation->patchers > 0)
 		return;
 	while ((ref = take_spare_block(reservation)) != 0)
 		pgr_arena_free(arena(), ref);
@@ -167,6 +172,20 @@ count_spares(const PgrReservation *reservation)
 	return n;
 }
 
+/* Chunks for versions that were not used. */
+static void
+free_versions(PgrPlanRegistry *registry)
+{
+	PgrRef next;
+
+	for (PgrRef ref = registry->versions; ref != 0; ref = next)
+	{
+		next = *pgr_publish_link(pgr_image, ref);
+		pgr_arena_free(arena(), ref);
+	}
+	registry->versions = 0;
+}
+
 static void
 cancel_change(PgrPlanRegistry *registry)
 {
@@ -174,37 +193,92 @@ cancel_change(PgrPlanRegistry *registry)
 	PgrReservation *reservation = pgr_image_ptr(pgr_image, *link);
 
 	registry->reserved = false;
-	if (reservation->reservers > 1 &&
-		count_spares(reservation) == reservation->reservers)
+	free_versions(registry);
+	if (!registry->patch &&
+		count_spares(reservation) == reservation->reservers &&
+		reservation->reservers + reservation->patchers > 1)
 		pgr_arena_free(arena(), take_spare_block(reservation));
 	leave_reservation(link, registry);
+}
+
+/* The slot's reservation, made if there is none; NULL: out of memory. */
+static PgrReservation *
+open_reservation(uint32 slot, bool last_resort, Size *wanted)
+{
+	PgrRef *link = find_reservation(slot);
+	PgrReservation *reservation;
+	PgrRef ref;
+
+	if (*link != 0)
+		return pgr_image_ptr(pgr_image, *link);
+	*wanted = sizeof(PgrReservation);
+	ref = pgr_plan_alloc(sizeof(PgrReservation), PGR_MEMORY_RESERVED,
+						 last_resort);
+	if (ref == 0)
+		return NULL;
+	reservation = pgr_image_ptr(pgr_image, ref);
+	memset(reservation, 0, sizeof(*reservation));
+	reservation->slot = slot;
+	*link = ref;
+	return reservation;
+}
+
+/*
+ * Patch, rather than build?  Only what the present block has room for, along
+ * with everything else that is reserved.
+ */
+static bool
+can_patch(const PgrPlanRegistry *registry, const PgrReservation *reservation)
+{
+	const PgrBlock *block = current_block(registry->slot);
+
+	return block != NULL && block->patchable && registry->extra == NULL &&
+		!registry->mark_missing && registry->expected_birth == 0 &&
+		pgr_patch_is_cheaper(block, registry->nchanges) &&
+		reservation->entries <= pgr_patch_room(block);
+}
+
+static bool
+reserve_versions(PgrPlanRegistry *registry, bool last_resort, Size *wanted)
+{
+	PgrRef *link = &registry->versions;
+
+	for (int i = 0; i <= registry->nchanges; i++)
+	{
+		PgrRef ref;
+
+		*wanted = pgr_patch_version_bytes(
+			i < registry->nchanges ? &registry->changes[i] : NULL);
+		ref = pgr_plan_alloc(*wanted, PGR_MEMORY_RESERVED, last_resort);
+		*link = ref;
+		if (ref == 0)
+			return false;
+		link = pgr_publish_link(pgr_image, ref);
+		*link = 0;
+	}
+	return true;
 }
 
 static bool
 reserve_change(PgrPlanRegistry *registry, bool last_resort, Size *wanted)
 {
-	PgrRef *link = find_reservation(registry->slot);
-	PgrReservation *reservation;
+	PgrReservation *reservation = open_reservation(registry->slot, last_resort,
+												   wanted);
 
-	if (*link == 0)
-	{
-		PgrRef ref = pgr_plan_alloc(sizeof(PgrReservation),
-									PGR_MEMORY_RESERVED, last_resort);
-
-		*wanted = sizeof(PgrReservation);
-		if (ref == 0)
-			return false;
-		memset(pgr_image_ptr(pgr_image, ref), 0, sizeof(PgrReservation));
-		*link = ref;
-	}
-	reservation = pgr_image_ptr(pgr_image, *link);
-	reservation->slot = registry->slot;
-	reservation->reservers++;
+	if (reservation == NULL)
+		return false;
 	reservation->entries += registry->entries;
 	reservation->bytes += registry->bytes;
 	reservation->extra_len = Max(reservation->extra_len, registry->extra_len);
 	registry->reserved = true;
-	return fill_spares(reservation, last_resort, wanted);
+	registry->patch = can_patch(registry, reservation);
+	if (registry->patch)
+		reservation->patchers++;
+	else
+		reservation->reservers++;
+	return (!registry->patch ||
+			reserve_versions(registry, last_resort, wanted)) &&
+		fill_spares(reservation, last_resort, wanted);
 }
 
 static bool
@@ -269,16 +343,23 @@ cancel_locked(PgrPlan *plan)
 	plan->root = 0;
 }
 
+/* The first registry that is not patched needs a new root. */
+static bool
+reserve_root(PgrPlan *plan, Size *wanted)
+{
+	if (plan->root != 0)
+		return true;
+	*wanted = sizeof(PgrSharedRoot);
+	plan->root = pgr_plan_alloc(sizeof(PgrSharedRoot), PGR_MEMORY_RESERVED,
+								plan->frees);
+	return plan->root != 0;
+}
+
 static bool
 reserve_locked(PgrPlan *plan, Size *wanted)
 {
 	bool has_page[PGR_ROOT_PAGES] = {false};
 
-	*wanted = sizeof(PgrSharedRoot);
-	plan->root = pgr_plan_alloc(sizeof(PgrSharedRoot), PGR_MEMORY_RESERVED,
-								plan->frees);
-	if (plan->root == 0)
-		return false;
 	for (int i = 0; i < plan->nregistries; i++)
 	{
 		PgrPlanRegistry *registry = &plan->registries[i];
@@ -289,6 +370,10 @@ reserve_locked(PgrPlan *plan, Size *wanted)
 			return false;
 		if (registry->action == PGR_PLAN_CHANGE &&
 			!reserve_change(registry, plan->frees, wanted))
+			return false;
+		if (registry->patch)
+			continue;
+		if (!reserve_root(plan, wanted))
 			return false;
 		if (!has_page[registry->slot / PGR_PAGE_SLOTS])
 		{
@@ -333,12 +418,14 @@ pgr_plan_cancel(PgrPlan *plan)
  * ------------------------------------------------------------------------
  */
 
+/* "others" is what other plans may still add to the registry. */
 static void
 build_into(PgrRef memory, const PgrPlan *plan, PgrPlanRegistry *registry,
-		   const PgrBlock *old)
+		   const PgrBlock *old, const PgrReservation *others)
 {
 	PgrBlockBuild build = {
 		.old = old,
+		.generation = PGR_NEWEST,
 		.definition = old ? &old->definition : &registry->definition,
 		.seed = pgr_image->seed,
 		.changes = registry->changes,
@@ -351,8 +438,57 @@ build_into(PgrRef memory, const PgrPlan *plan, PgrPlanRegistry *registry,
 	};
 	PgrBlock *block = pgr_image_ptr(pgr_image, memory);
 
+	if (others != NULL)
+		build.room = others->entries;
+	build.patchable = (others != NULL && others->patchers > 0) ||
+		(build.definition->kind != PGR_BLOCK_RATES &&
+		 pgr_patch_pays((old ? old->entries : 0) + registry->nchanges));
 	pgr_block_build(block, &build);
 	pgr_arena_shrink(arena(), memory, block->size);
+}
+
+/* Dropped meanwhile, with its database or extension: a void change. */
+static bool
+is_void(const PgrPlanRegistry *registry, const PgrBlock *old)
+{
+	return old == NULL ||
+		old->definition.incarnation != registry->definition.incarnation ||
+		(registry->expected_birth != 0 &&
+		 old->object.birth != registry->expected_birth);
+}
+
+static void
+commit_patch(PgrPublish *publish, PgrPlan *plan, PgrPlanRegistry *registry)
+{
+	if (is_void(registry, pgr_publish_current(publish, registry->slot)))
+	{
+		free_versions(registry);
+		plan->some_void = true;
+		return;
+	}
+	pgr_publish_patch(publish, registry->slot, registry->changes,
+					  registry->nchanges, plan->now, registry->versions);
+	registry->versions = 0;
+}
+
+static void
+commit_build(PgrPublish *publish, PgrPlan *plan, PgrPlanRegistry *registry,
+			 PgrReservation *reservation)
+{
+	const PgrBlock *old = pgr_publish_current(publish, registry->slot);
+	PgrReservation others = *reservation;
+	PgrRef memory = take_spare_block(reservation);
+
+	Assert(memory != 0);
+	if (is_void(registry, old))
+	{
+		pgr_arena_free(arena(), memory);
+		plan->some_void = true;
+		return;
+	}
+	others.entries -= registry->entries;
+	build_into(memory, plan, registry, old, &others);
+	pgr_publish_set(publish, registry->slot, memory);
 }
 
 static void
@@ -360,25 +496,12 @@ commit_change(PgrPublish *publish, PgrPlan *plan, PgrPlanRegistry *registry)
 {
 	PgrRef *link = find_reservation(registry->slot);
 	PgrReservation *reservation = pgr_image_ptr(pgr_image, *link);
-	const PgrBlock *old = pgr_publish_current(publish, registry->slot);
-	PgrRef memory = take_spare_block(reservation);
 
 	registry->reserved = false;
-	Assert(memory != 0);
-	/* dropped meanwhile, with its database or extension: a void change */
-	if (old == NULL ||
-		old->definition.incarnation != registry->definition.incarnation ||
-		(registry->expected_birth != 0 &&
-		 old->object.birth != registry->expected_birth))
-	{
-		pgr_arena_free(arena(), memory);
-		plan->some_void = true;
-	}
+	if (registry->patch)
+		commit_patch(publish, plan, registry);
 	else
-	{
-		build_into(memory, plan, registry, old);
-		pgr_publish_set(publish, registry->slot, memory);
-	}
+		commit_build(publish, plan, registry, reservation);
 	leave_reservation(link, registry);
 }
 
@@ -412,7 +535,7 @@ pgr_plan_commit(PgrPlan *plan)
 		switch (registry->action)
 		{
 			case PGR_PLAN_CREATE:
-				build_into(registry->block, plan, registry, NULL);
+				build_into(registry->block, plan, registry, NULL, NULL);
 				pgr_publish_set(&publish, registry->slot, registry->block);
 				break;
 			case PGR_PLAN_CHANGE:
@@ -424,6 +547,8 @@ pgr_plan_commit(PgrPlan *plan)
 		}
 	}
 	generation = pgr_publish_end(&publish);
+	if (publish.new_root != 0) /* nothing but void changes */
+		pgr_arena_free(arena(), publish.new_root);
 	for (int i = publish.pages_used; i < plan->npages; i++)
 		pgr_arena_free(arena(), plan->pages[i]);
 	plan->npages = 0;

@@ -14,6 +14,12 @@
  * sum.  A commit turns its part of the sum into current entries, so the bound
  * holds for the others in whatever order they commit.  No lock is held between
  * the two.
+ *
+ * A plan that changes little of a large registry reserves no block but one
+ * version for each change, and patches.  The sum holds for it, too: the block
+ * that is current at its commit has room for all of the sum, because patches
+ * are reserved only while it has, and a block that is built meanwhile is built
+ * with room for what is still in the sum.
  */
 #ifndef PGR_REGISTRY_PLAN_H
 #define PGR_REGISTRY_PLAN_H
@@ -49,7 +55,9 @@ typedef struct PgrPlanRegistry
 	uint64 bytes;
 	bool has_slot;
 	bool reserved;
-	PgrRef block; /* CREATE */
+	bool patch;      /* CHANGE: in place */
+	PgrRef versions; /* for that: one for each change, and one more */
+	PgrRef block;    /* CREATE */
 } PgrPlanRegistry;
 
 typedef struct PgrPlan

@@ -54,7 +54,7 @@ registry_name(PgrText name)
 static const PgrDefinition *
 resolve(PgrText name, const PgrBlock **block, PgrPendingState *state)
 {
-	const PgrSharedRoot *root;
+	const PgrPin *pin;
 	uint32 slot;
 
 	pgr_area_require();
@@ -62,9 +62,10 @@ resolve(PgrText name, const PgrBlock **block, PgrPendingState *state)
 	*block = NULL;
 	if (name.len == 0 || name.len >= PGR_NAME_LEN)
 		return NULL;
-	root = pgr_pin()->root;
-	*block = pgr_directory_find(root, MyDatabaseId, pgr_directory_extension(),
-								name.data, name.len, &slot);
+	pin = pgr_pin();
+	*block = pgr_directory_find(pin->root, pin->generation, MyDatabaseId,
+								pgr_directory_extension(), name.data, name.len,
+								&slot);
 	if (pgr_pending_any())
 	{
 		PgrRegistryName registry = registry_name(name);
@@ -116,7 +117,9 @@ remember(FunctionCallInfo fcinfo, PgrText name, const PgrBlock *block)
 	reader->token = pgr_pin_token == 0 ? PGR_NO_TOKEN : pgr_pin_token;
 	reader->user = GetUserId();
 	reader->block = block;
-	reader->plain = reader->constant && block->expiring == 0;
+	reader->generation = pgr_pin()->generation;
+	reader->plain = reader->constant && block->expiring == 0 &&
+		!block->patchable;
 	reader->value_type = block->definition.value_type;
 	reader->name_len = (uint16) name.len;
 	memcpy(reader->name, name.data, name.len);
@@ -129,7 +132,7 @@ pgr_reader_find(FunctionCallInfo fcinfo, PgrText name, PgrText key,
 	const PgrBlock *block;
 	PgrPendingState state;
 	const PgrDefinition *definition = resolve_allowed(name, &block, &state);
-	const PgrSlot *slot;
+	PgrEntry entry;
 
 	*type = (PgrValueType) definition->value_type;
 	if (key.len == 0 || key.len > PGR_KEY_MAX_BYTES)
@@ -153,10 +156,11 @@ pgr_reader_find(FunctionCallInfo fcinfo, PgrText name, PgrText key,
 		return false;
 	if (!pgr_pending_any())
 		remember(fcinfo, name, block);
-	slot = pgr_block_find(block, key.data, key.len);
-	if (slot == NULL || pgr_reader_expired(slot->expires_at))
+	if (!pgr_block_lookup(block, pgr_pin()->generation, key.data, key.len,
+						  &entry) ||
+		pgr_reader_expired(entry.expires_at))
 		return false;
-	pgr_value_of_slot(block, slot, value);
+	pgr_value_of_entry(&entry, value);
 	return true;
 }
 

@@ -19,11 +19,13 @@
 
 typedef struct PgrReader
 {
-	uint64 token;  /* pgr_pin_token that "block" belongs to;
+	uint64 token;      /* pgr_pin_token that "block" belongs to;
 								 * PGR_NO_TOKEN = resolve again */
-	Oid user;      /* who was allowed */
-	bool constant; /* the name is a constant of the query */
-	bool plain;    /* and no entry can expire: the shortest path */
+	uint64 generation; /* of that pin */
+	Oid user;          /* who was allowed */
+	bool constant;     /* the name is a constant of the query */
+	bool plain;        /* and the block cannot change, nor an entry
+								 * expire: the shortest path */
 	uint8 value_type;
 	uint16 name_len;
 	const PgrBlock *block;

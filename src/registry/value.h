@@ -70,15 +70,13 @@ pgr_value_twin_is_exact(double twin)
 	return twin != 0 && !isinf(twin);
 }
 
-/* What a slot holds, without copying. */
+/* What an entry holds, without copying. */
 static inline void
-pgr_value_of_slot(const PgrBlock *block, const PgrSlot *slot, PgrValue *value)
+pgr_value_of_entry(const PgrEntry *entry, PgrValue *value)
 {
-	const PgrItem *item = pgr_block_item(block, slot);
-
-	value->fixed = slot->fixed;
-	value->len = item->value_len;
-	value->data = item->data;
+	value->fixed = entry->fixed;
+	value->len = entry->item->value_len;
+	value->data = entry->item->data;
 }
 
 #endif /* PGR_REGISTRY_VALUE_H */

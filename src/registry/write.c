@@ -113,8 +113,9 @@ newest_definition(const PgrRegistryName *registry, PgrDefinition *definition)
 	}
 	LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_SHARED);
 	block = pgr_directory_find(pgr_image_ptr(pgr_image, pgr_image->root),
-							   registry->database, registry->extension,
-							   registry->name, registry->len, &slot);
+							   PGR_NEWEST, registry->database,
+							   registry->extension, registry->name,
+							   registry->len, &slot);
 	if (block != NULL)
 		*definition = block->definition;
 	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
@@ -213,7 +214,8 @@ pgr_write_key_exists(const PgrDefinition *definition, PgrText key)
 {
 	PgrPendingState state = {0};
 	const PgrBlock *block;
-	const PgrSlot *found = NULL;
+	PgrEntry entry;
+	bool found = false;
 	PgrValue value;
 	TimestampTz expires_at = 0;
 	TimestampTz now = GetCurrentTransactionStartTimestamp();
@@ -239,14 +241,13 @@ pgr_write_key_exists(const PgrDefinition *definition, PgrText key)
 		return false;
 	LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_SHARED);
 	block = pgr_directory_find(pgr_image_ptr(pgr_image, pgr_image->root),
-							   definition->database, definition->extension,
-							   definition->name, definition->name_len, &slot);
+							   PGR_NEWEST, definition->database,
+							   definition->extension, definition->name,
+							   definition->name_len, &slot);
 	if (block != NULL)
-		found = pgr_block_find(block, key.data, key.len);
-	if (found != NULL)
-		expires_at = found->expires_at;
+		found = pgr_block_lookup(block, PGR_NEWEST, key.data, key.len, &entry);
 	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
-	return found != NULL && (expires_at == 0 || expires_at > now);
+	return found && (entry.expires_at == 0 || entry.expires_at > now);
 }
 
 bool

@@ -33,17 +33,21 @@ possible_key(PgrText key)
 }
 
 static inline Found
-find_fast(FunctionCallInfo fcinfo, PgrText key, const PgrBlock **block,
-		  const PgrSlot **slot)
+find_fast(FunctionCallInfo fcinfo, PgrText key, PgrValueType *type,
+		  PgrEntry *entry)
 {
-	*block = pgr_reader_fast(fcinfo);
-	if (unlikely(*block == NULL))
+	const PgrBlock *block = pgr_reader_fast(fcinfo);
+	const PgrReader *reader = fcinfo->flinfo->fn_extra;
+
+	if (unlikely(block == NULL))
 		return UNRESOLVED;
 	if (unlikely(!possible_key(key)))
 		return NOT_FOUND;
-	*slot = pgr_block_find(*block, key.data, key.len);
-	if (*slot == NULL || pgr_reader_expired((*slot)->expires_at))
+	if (!pgr_block_lookup(block, reader->generation, key.data, key.len,
+						  entry) ||
+		pgr_reader_expired(entry->expires_at))
 		return NOT_FOUND;
+	*type = (PgrValueType) reader->value_type;
 	return FOUND;
 }
 
@@ -52,14 +56,12 @@ static bool
 find(FunctionCallInfo fcinfo, PgrValueType *type, PgrValue *value)
 {
 	PgrText key = pgr_text(PG_GETARG_DATUM(1));
-	const PgrBlock *block;
-	const PgrSlot *slot;
+	PgrEntry entry;
 
-	switch (find_fast(fcinfo, key, &block, &slot))
+	switch (find_fast(fcinfo, key, type, &entry))
 	{
 		case FOUND:
-			*type = (PgrValueType) block->definition.value_type;
-			pgr_value_of_slot(block, slot, value);
+			pgr_value_of_entry(&entry, value);
 			return true;
 		case NOT_FOUND:
 			return false;

@@ -63,7 +63,8 @@ pgr_sql_entries(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	const PgrBlock *block;
-	const PgrSlot *slot;
+	PgrEntry entry;
+	uint64 generation;
 	uint64 position = 0;
 	MemoryContext row;
 	MemoryContext caller;
@@ -74,24 +75,23 @@ pgr_sql_entries(PG_FUNCTION_ARGS)
 		return (Datum) 0;
 	row = row_context();
 	caller = MemoryContextSwitchTo(row);
-	while ((slot = pgr_block_next(block, &position)) != NULL)
+	generation = pgr_pin()->generation;
+	while (pgr_block_next_entry(block, generation, &position, &entry))
 	{
-		const PgrItem *item = pgr_block_item(block, slot);
 		Datum values[5] = {0};
 		bool nulls[5] = {0};
 		PgrValue value;
 
 		CHECK_FOR_INTERRUPTS();
-		if (pgr_reader_expired(slot->expires_at))
+		if (pgr_reader_expired(entry.expires_at))
 			continue;
-		pgr_value_of_slot(block, slot, &value);
+		pgr_value_of_entry(&entry, &value);
 		values[0] = PointerGetDatum(
-			cstring_to_text_with_len(pgr_block_key(block, slot),
-									 slot->key_len));
+			cstring_to_text_with_len(entry.key, entry.key_len));
 		values[1] = pgr_value_to_jsonb(block->definition.value_type, &value);
 		nulls[2] = true; /* owner_pid: until registrations exist */
-		values[3] = optional_timestamp(item->updated_at, &nulls[3]);
-		values[4] = optional_timestamp(slot->expires_at, &nulls[4]);
+		values[3] = optional_timestamp(entry.item->updated_at, &nulls[3]);
+		values[4] = optional_timestamp(entry.expires_at, &nulls[4]);
 		tuplestore_putvalues(result->setResult, result->setDesc, values,
 							 nulls);
 		MemoryContextReset(row);
@@ -107,7 +107,10 @@ pgr_sql_entry_count(PG_FUNCTION_ARGS)
 {
 	const PgrBlock *block = pgr_reader_block(pgr_text(PG_GETARG_DATUM(0)));
 
-	PG_RETURN_INT64(block == NULL ? 0 : pgr_block_count(block, pgr_pin()->at));
+	const PgrPin *pin = pgr_pin();
+
+	PG_RETURN_INT64(
+		block == NULL ? 0 : pgr_block_count(block, pin->generation, pin->at));
 }
 
 Datum
@@ -154,6 +157,7 @@ put_registry(ReturnSetInfo *result, const PgrBlock *block,
 {
 	Datum values[REGISTRY_COLUMNS] = {0};
 	bool nulls[REGISTRY_COLUMNS] = {0};
+	const PgrPin *pin = pgr_pin();
 	const PgrRatesInfo *info = definition->kind == PGR_BLOCK_RATES ?
 		pgr_rates_info(block) :
 		NULL;
@@ -169,12 +173,15 @@ put_registry(ReturnSetInfo *result, const PgrBlock *block,
 	nulls[4] = !OidIsValid(definition->owner);
 	values[4] = ObjectIdGetDatum(definition->owner);
 	values[5] = CStringGetTextDatum("resident");
-	values[6] = Int64GetDatum(pgr_block_count(block, pgr_pin()->at));
-	values[7] = Int64GetDatum((int64) block->size);
-	values[8] = optional_timestamp(block->changed_at, &nulls[8]);
+	values[6] = Int64GetDatum(
+		pgr_block_count(block, pin->generation, pin->at));
+	values[7] = Int64GetDatum((int64) (block->size + block->outside_bytes));
+	values[8] = optional_timestamp(pgr_block_changed_at(block,
+														pin->generation),
+								   &nulls[8]);
 	nulls[9] = info == NULL;
-	values[9] = BoolGetDatum(
-		info != NULL && pgr_rates_stale(info, pgr_pin()->at) != PGR_STALE_NO);
+	values[9] = BoolGetDatum(info != NULL &&
+							 pgr_rates_stale(info, pin->at) != PGR_STALE_NO);
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
@@ -191,7 +198,7 @@ put_changed(ReturnSetInfo *result, const PgrBlock *block,
 	row = row_context();
 	caller = MemoryContextSwitchTo(row);
 	if (block == NULL || pgr_pending_changes(definition))
-		block = pgr_pending_overlay(definition, block, pgr_pin()->at);
+		block = pgr_pending_overlay(definition, block, pgr_pin());
 	put_registry(result, block, definition);
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(row);
@@ -205,15 +212,15 @@ put_created(const PgrDefinition *definition, void *arg)
 
 static void
 put_committed(ReturnSetInfo *result, const PgrBlock *directory,
-			  const PgrSharedRoot *root)
+			  const PgrPin *pin)
 {
-	const PgrSlot *entry;
+	PgrEntry entry;
 	uint64 position = 0;
 
-	while ((entry = pgr_block_next(directory, &position)) != NULL)
+	while (pgr_block_next_entry(directory, pin->generation, &position, &entry))
 	{
-		const PgrBlock *block = pgr_root_block(pgr_image, root,
-											   (uint32) entry->fixed.i8);
+		const PgrBlock *block = pgr_root_block(pgr_image, pin->root,
+											   (uint32) entry.fixed.i8);
 		PgrPendingState state = {0};
 
 		Assert(block != NULL); /* published together with its name */
@@ -235,18 +242,19 @@ Datum
 pgr_sql_list_registries(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	const PgrSharedRoot *root;
+	const PgrPin *pin;
 	const PgrBlock *rates;
 	uint32 slot;
 
 	InitMaterializedSRF(fcinfo, 0);
 	pgr_area_require();
-	root = pgr_pin()->root;
+	pin = pgr_pin();
 	rates = pgr_rates_block();
 	put_registry(result, rates, &rates->definition);
-	slot = pgr_directory_slot(root, MyDatabaseId, pgr_directory_extension());
+	slot = pgr_directory_slot(pin->root, pin->generation, MyDatabaseId,
+							  pgr_directory_extension());
 	if (slot != PGR_NO_SLOT)
-		put_committed(result, pgr_root_block(pgr_image, root, slot), root);
+		put_committed(result, pgr_root_block(pgr_image, pin->root, slot), pin);
 	if (pgr_pending_any())
 		pgr_pending_created(put_created, result);
 	return (Datum) 0;
@@ -260,26 +268,26 @@ pgr_sql_list_registries(PG_FUNCTION_ARGS)
 #define RATE_COLUMNS 11
 
 static void
-put_rate(ReturnSetInfo *result, const PgrBlock *block, const PgrSlot *slot,
+put_rate(ReturnSetInfo *result, const PgrEntry *entry,
 		 const PgrRatesInfo *info)
 {
 	Datum values[RATE_COLUMNS] = {0};
 	bool nulls[RATE_COLUMNS] = {0};
 	TimestampTz now = pgr_pin()->at;
-	PgrStaleReason reason = (slot->flags & PGR_SLOT_MISSING) ?
+	PgrStaleReason reason = (entry->flags & PGR_SLOT_MISSING) ?
 		PGR_STALE_MISSING :
 		pgr_rates_stale(info, now);
 	const char *name = pgr_rates_stale_name(reason);
 	PgrValue value;
 
-	pgr_value_of_slot(block, slot, &value);
+	pgr_value_of_entry(entry, &value);
 	values[0] = PointerGetDatum(
-		cstring_to_text_with_len(pgr_block_key(block, slot), slot->key_len));
+		cstring_to_text_with_len(entry->key, entry->key_len));
 	values[1] = pgr_value_to_numeric(PGR_TYPE_NUMERIC, &value);
 	values[2] = CStringGetTextDatum(info->base);
 	values[3] = DateADTGetDatum(info->value_date);
 	/* of this rate: a missing one keeps the time of its last set */
-	values[4] = TimestampTzGetDatum(pgr_block_item(block, slot)->updated_at);
+	values[4] = TimestampTzGetDatum(entry->item->updated_at);
 	values[5] = TimestampTzGetDatum(info->checked_at);
 	values[6] = DirectFunctionCall2(timestamp_mi, TimestampTzGetDatum(now),
 									values[5]);
@@ -297,15 +305,15 @@ pgr_sql_list_rates(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	const PgrBlock *block;
-	const PgrSlot *slot;
+	PgrEntry entry;
 	uint64 position = 0;
 
 	InitMaterializedSRF(fcinfo, 0);
 	pgr_area_require();
 	block = pgr_rates_block();
 	if (pgr_rates_info(block) != NULL)
-		while ((slot = pgr_block_next(block, &position)) != NULL)
-			put_rate(result, block, slot, pgr_rates_info(block));
+		while (pgr_block_next_entry(block, PGR_NEWEST, &position, &entry))
+			put_rate(result, &entry, pgr_rates_info(block));
 	return (Datum) 0;
 }
 
@@ -423,7 +431,8 @@ take_books(MemoryBooks *books)
 		block = pgr_root_block(pgr_image, root, slot);
 		if (block == NULL || block->definition.kind < PGR_BLOCK_REGISTRY)
 			continue; /* directories: what is left over */
-		bytes = pgr_arena_chunk_bytes(arena, pgr_arena_ref(arena, block));
+		bytes = pgr_arena_chunk_bytes(arena, pgr_arena_ref(arena, block)) +
+			block->outside_bytes;
 		if (block->definition.kind == PGR_BLOCK_RATES)
 			books->rates += bytes;
 		else if (block->definition.database == MyDatabaseId)
