@@ -669,5 +669,5 @@ pgr_plan_out_of_memory(Size wanted)
 					   shortage.retired, shortage.largest_free,
 					   shown_name(&shortage.largest),
 					   shortage.largest_bytes, pins),
-			 errhint("Drop registries, end idle transactions, or increase pg_registry.shared_memory; see registry.memory and registry.readers.  A change of entries, a deletion too, needs room for a copy of its registry.")));
+			 errhint("Drop registries, end idle transactions, or increase pg_registry.shared_memory; see registry.memory and registry.readers.  A change of entries, a deletion too, can need room for a copy of its registry.")));
 }
