@@ -27,6 +27,9 @@ typedef struct Chunk
 #define CHUNK_MAGIC 0x70677261
 #define CLOBBER 0x7F
 
+/* So many chunks of a request's own class are tried first. */
+#define FIRST_LOOK 8
+
 StaticAssertDecl(offsetof(Chunk, next) == PGR_CHUNK_HEADER,
 				 "payload starts behind the header");
 
@@ -113,9 +116,24 @@ list_remove(PgrArena *arena, PgrRef ref)
 	}
 }
 
+/* A large enough chunk among the first "limit" of a list, 0 if none. */
+static PgrRef
+list_search(const PgrArena *arena, int fl, int sl, uint64 units, uint32 limit)
+{
+	PgrRef ref = arena->heads[fl][sl];
+
+	for (uint32 i = 0; i < limit && ref != 0; i++)
+	{
+		if (chunk_at(arena, ref)->units >= units)
+			return ref;
+		ref = chunk_at(arena, ref)->next;
+	}
+	return 0;
+}
+
 /* First chunk of the smallest class that surely fits, 0 if none. */
 static PgrRef
-list_find(PgrArena *arena, uint64 units)
+list_first(const PgrArena *arena, uint64 units)
 {
 	int fl;
 	int sl;
@@ -138,6 +156,27 @@ list_find(PgrArena *arena, uint64 units)
 	return arena->heads[fl][pgr_bits_low(map)];
 }
 
+/*
+ * A free chunk of at least "units".  The first look lets a block take the hole
+ * that one of the same size has left, instead of cutting a larger chunk; the
+ * last one is long only when there is nothing larger in the whole arena.
+ */
+static PgrRef
+list_find(const PgrArena *arena, uint64 units)
+{
+	int fl;
+	int sl;
+	PgrRef ref;
+
+	class_of(units, &fl, &sl);
+	ref = list_search(arena, fl, sl, units, FIRST_LOOK);
+	if (ref == 0)
+		ref = list_first(arena, units);
+	if (ref == 0)
+		ref = list_search(arena, fl, sl, units, UINT32_MAX);
+	return ref;
+}
+
 static void
 chunk_write(PgrArena *arena, PgrRef ref, uint64 units, uint32 left_units)
 {
@@ -147,6 +186,27 @@ chunk_write(PgrArena *arena, PgrRef ref, uint64 units, uint32 left_units)
 	chunk->left_units = left_units;
 	chunk->magic = CHUNK_MAGIC;
 	chunk_at(arena, ref + (uint32) units)->left_units = (uint32) units;
+}
+
+/*
+ * Whoever still reads what was freed must not find it there (assert builds).
+ * A header goes too, so that its chunk cannot be freed twice.
+ */
+static inline void
+clobber(PgrArena *arena, PgrRef ref, uint64 units)
+{
+#ifdef USE_ASSERT_CHECKING
+	memset(chunk_at(arena, ref), CLOBBER, units * PGR_ARENA_UNIT);
+#endif
+}
+
+/* The same for the header and links of a free chunk that is merged away. */
+static inline void
+clobber_head(PgrArena *arena, PgrRef ref)
+{
+#ifdef USE_ASSERT_CHECKING
+	memset(chunk_at(arena, ref), CLOBBER, sizeof(Chunk));
+#endif
 }
 
 /*
@@ -166,6 +226,7 @@ chunk_cut(PgrArena *arena, PgrRef ref, uint64 units)
 	{
 		list_remove(arena, right);
 		rest += chunk_at(arena, right)->units;
+		clobber_head(arena, right);
 	}
 	chunk->units = (uint32) units;
 	chunk_write(arena, ref + (uint32) units, rest, (uint32) units);
@@ -236,14 +297,12 @@ pgr_arena_free(PgrArena *arena, PgrRef ref)
 	Assert(chunk->magic == CHUNK_MAGIC && chunk->kind != PGR_MEMORY_FREE);
 	arena->kind_units[chunk->kind] -= units;
 	arena->kind_units[PGR_MEMORY_FREE] += units;
-#ifdef USE_ASSERT_CHECKING
-	memset(pgr_arena_ptr(arena, ref), CLOBBER,
-		   units * PGR_ARENA_UNIT - PGR_CHUNK_HEADER);
-#endif
+	clobber(arena, ref, units);
 	if (chunk_at(arena, right)->kind == PGR_MEMORY_FREE)
 	{
 		list_remove(arena, right);
 		units += chunk_at(arena, right)->units;
+		clobber_head(arena, right);
 	}
 	if (left_units != 0 &&
 		chunk_at(arena, ref - left_units)->kind == PGR_MEMORY_FREE)
@@ -269,6 +328,7 @@ pgr_arena_shrink(PgrArena *arena, PgrRef ref, Size size)
 	rest = chunk->units - units;
 	arena->kind_units[chunk->kind] -= rest;
 	arena->kind_units[PGR_MEMORY_FREE] += rest;
+	clobber(arena, ref + (uint32) units, rest);
 	chunk_cut(arena, ref, units);
 }
 
@@ -277,6 +337,8 @@ pgr_arena_set_kind(PgrArena *arena, PgrRef ref, PgrMemoryKind kind)
 {
 	Chunk *chunk = chunk_at(arena, ref);
 
+	Assert(chunk->magic == CHUNK_MAGIC && chunk->kind != PGR_MEMORY_FREE);
+	Assert(kind != PGR_MEMORY_FREE);
 	arena->kind_units[chunk->kind] -= chunk->units;
 	arena->kind_units[kind] += chunk->units;
 	chunk->kind = kind;
@@ -308,3 +370,81 @@ pgr_arena_largest_free(PgrArena *arena)
 		largest = Max(largest, pgr_arena_payload_bytes(arena, ref));
 	return largest;
 }
+
+#ifdef USE_ASSERT_CHECKING
+
+/* Free chunks that the lists name, each in the class that it belongs to. */
+static const char *
+check_lists(const PgrArena *arena, uint64 *listed)
+{
+	*listed = 0;
+	for (int i = 0; i < PGR_ARENA_FL * PGR_ARENA_SL; i++)
+	{
+		int list_fl = i / PGR_ARENA_SL;
+		int list_sl = i % PGR_ARENA_SL;
+		PgrRef head = arena->heads[list_fl][list_sl];
+		PgrRef prev = 0;
+
+		if ((head != 0) != (arena->sl_bitmap[list_fl] >> list_sl & 1) ||
+			(arena->sl_bitmap[list_fl] != 0) !=
+				(arena->fl_bitmap >> list_fl & 1))
+			return "a bitmap does not tell which lists have chunks";
+		for (PgrRef ref = head; ref != 0; ref = chunk_at(arena, ref)->next)
+		{
+			const Chunk *chunk = chunk_at(arena, ref);
+			int fl;
+			int sl;
+
+			if (ref >= arena->units || chunk->magic != CHUNK_MAGIC ||
+				chunk->kind != PGR_MEMORY_FREE || chunk->prev != prev)
+				return "a list names what is no free chunk";
+			class_of(chunk->units, &fl, &sl);
+			if (fl != list_fl || sl != list_sl)
+				return "a free chunk is in a wrong list";
+			prev = ref;
+			++*listed;
+		}
+	}
+	return NULL;
+}
+
+const char *
+pgr_arena_check(const PgrArena *arena)
+{
+	uint64 head = (sizeof(PgrArena) + PGR_ARENA_UNIT - 1) / PGR_ARENA_UNIT;
+	uint64 units[PGR_MEMORY_KINDS] = {0};
+	uint64 ref = head;
+	uint64 free_chunks = 0;
+	uint64 listed;
+	const char *wrong;
+	const Chunk *left = NULL;
+
+	units[PGR_MEMORY_OVERHEAD] = head;
+	while (ref < arena->units)
+	{
+		const Chunk *chunk = chunk_at(arena, (PgrRef) ref);
+
+		if (chunk->magic != CHUNK_MAGIC || chunk->units == 0 ||
+			chunk->kind >= PGR_MEMORY_KINDS)
+			return "a header is damaged";
+		if (chunk->left_units != (left ? left->units : 0))
+			return "a chunk does not know its left neighbour";
+		if (left && left->kind == PGR_MEMORY_FREE &&
+			chunk->kind == PGR_MEMORY_FREE)
+			return "two free neighbours are not merged";
+		units[chunk->kind] += chunk->units;
+		free_chunks += chunk->kind == PGR_MEMORY_FREE;
+		ref += chunk->units;
+		left = chunk;
+	}
+	if (ref != arena->units)
+		return "the chunks do not end where the arena ends";
+	if (memcmp(units, arena->kind_units, sizeof(units)) != 0)
+		return "the books do not agree with the chunks";
+	wrong = check_lists(arena, &listed);
+	if (wrong == NULL && listed != free_chunks)
+		wrong = "a free chunk is in no list";
+	return wrong;
+}
+
+#endif /* USE_ASSERT_CHECKING */

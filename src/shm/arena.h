@@ -4,8 +4,12 @@
  *
  * Two-level segregated fit (M. Masmano et al., "TLSF: a New Dynamic Memory
  * Allocator for Real-Time Systems", 2004): allocation and release in constant
- * time, neighbours merged at once.  Sixteen classes between two powers of two
- * bound the waste of a class to 1/16, merging bounds fragmentation.
+ * time, neighbours merged at once.  A request first looks at a few chunks of
+ * its own class, then takes the smallest class whose every chunk is large
+ * enough; only when there is none does it look through all of its own class,
+ * so it fails only if no free chunk is large enough.  Chunks are cut to the
+ * unit, so nothing is lost inside them but the rounding to 64 bytes; what lies
+ * between them is bounded by merging (measured: docs/shared-memory.md).
  *
  * It owns no global and throws nothing: the caller holds a lock (in the
  * extension the writer lock) and decides what a failure means.  Memory is
@@ -61,7 +65,7 @@ extern void pgr_arena_init(PgrArena *base, Size size);
 
 /*
  * At least "size" bytes, 16-byte aligned and 16 bytes past a 64-byte border;
- * 0 if there is no room.  The last "reserve_units" are handed out only with
+ * 0 if no free chunk is large enough, with nothing changed.  The last "reserve_units" are handed out only with
  * "last_resort", which is for work that ends in freeing memory (drop, delete).
  */
 extern PgrRef pgr_arena_alloc(PgrArena *arena, Size size, PgrMemoryKind kind,
@@ -82,8 +86,19 @@ extern Size pgr_arena_chunk_bytes(PgrArena *arena, PgrRef ref);
 /* Payload bytes of a chunk. */
 extern Size pgr_arena_payload_bytes(PgrArena *arena, PgrRef ref);
 
-/* Would an allocation of "size" succeed?  Cheap, for messages only. */
+/*
+ * The largest size that an allocation of last resort would get.  Walks one
+ * list: for messages only.
+ */
 extern Size pgr_arena_largest_free(PgrArena *arena);
+
+#ifdef USE_ASSERT_CHECKING
+/*
+ * Walk all chunks and lists: NULL if every byte is where the books say, else
+ * what is wrong.
+ */
+extern const char *pgr_arena_check(const PgrArena *arena);
+#endif
 
 static inline void *
 pgr_arena_ptr(const PgrArena *arena, PgrRef ref)

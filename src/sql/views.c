@@ -446,6 +446,7 @@ take_books(MemoryBooks *books)
 		books->kinds[i] = arena->kind_units[i] * PGR_ARENA_UNIT;
 	books->retired = pgr_image->retired_bytes;
 	books->total = arena->units * PGR_ARENA_UNIT;
+	Assert(pgr_arena_check(arena) == NULL);
 	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
 }
 
