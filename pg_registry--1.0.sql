@@ -60,9 +60,15 @@ RETURNS boolean
 AS 'MODULE_PATHNAME', 'pgr_sql_delete'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
+-- A bigint as the key stands for its decimal text.
 CREATE FUNCTION registry.get(registry text, key text)
 RETURNS jsonb
 AS 'MODULE_PATHNAME', 'pgr_sql_get'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION registry.get(registry text, key bigint)
+RETURNS jsonb
+AS 'MODULE_PATHNAME', 'pgr_sql_get_by_int'
 LANGUAGE C STABLE STRICT PARALLEL SAFE;
 
 CREATE FUNCTION registry.get_text(registry text, key text)
@@ -70,14 +76,59 @@ RETURNS text
 AS 'MODULE_PATHNAME', 'pgr_sql_get_text'
 LANGUAGE C STABLE STRICT PARALLEL SAFE;
 
+CREATE FUNCTION registry.get_text(registry text, key bigint)
+RETURNS text
+AS 'MODULE_PATHNAME', 'pgr_sql_get_text_by_int'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+
 CREATE FUNCTION registry.get_numeric(registry text, key text)
 RETURNS numeric
 AS 'MODULE_PATHNAME', 'pgr_sql_get_numeric'
 LANGUAGE C STABLE STRICT PARALLEL SAFE;
 
+CREATE FUNCTION registry.get_numeric(registry text, key bigint)
+RETURNS numeric
+AS 'MODULE_PATHNAME', 'pgr_sql_get_numeric_by_int'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+
 CREATE FUNCTION registry.get_float8(registry text, key text)
 RETURNS float8
 AS 'MODULE_PATHNAME', 'pgr_sql_get_float8'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION registry.get_float8(registry text, key bigint)
+RETURNS float8
+AS 'MODULE_PATHNAME', 'pgr_sql_get_float8_by_int'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION registry.get_bigint(registry text, key text)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'pgr_sql_get_bigint'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION registry.get_bigint(registry text, key bigint)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'pgr_sql_get_bigint_by_int'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION registry.get_boolean(registry text, key text)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'pgr_sql_get_boolean'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION registry.get_boolean(registry text, key bigint)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'pgr_sql_get_boolean_by_int'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION registry.get_timestamptz(registry text, key text)
+RETURNS timestamptz
+AS 'MODULE_PATHNAME', 'pgr_sql_get_timestamptz'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION registry.get_timestamptz(registry text, key bigint)
+RETURNS timestamptz
+AS 'MODULE_PATHNAME', 'pgr_sql_get_timestamptz_by_int'
 LANGUAGE C STABLE STRICT PARALLEL SAFE;
 
 CREATE FUNCTION registry.entries(
@@ -354,9 +405,19 @@ GRANT USAGE ON SCHEMA registry TO PUBLIC;
 -- These check the registry's own rights.
 GRANT EXECUTE ON FUNCTION
     registry.get(text, text),
+    registry.get(text, bigint),
     registry.get_text(text, text),
+    registry.get_text(text, bigint),
     registry.get_numeric(text, text),
+    registry.get_numeric(text, bigint),
     registry.get_float8(text, text),
+    registry.get_float8(text, bigint),
+    registry.get_bigint(text, text),
+    registry.get_bigint(text, bigint),
+    registry.get_boolean(text, text),
+    registry.get_boolean(text, bigint),
+    registry.get_timestamptz(text, text),
+    registry.get_timestamptz(text, bigint),
     registry.entries(text),
     registry.entry_count(text),
     registry.registry_exists(text),
