@@ -30,6 +30,11 @@ RETURNS void
 AS 'MODULE_PATHNAME', 'pgr_sql_drop_registry'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
+CREATE FUNCTION registry.alter_registry(name text, options jsonb)
+RETURNS void
+AS 'MODULE_PATHNAME', 'pgr_sql_alter_registry'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
 CREATE FUNCTION registry.registry_exists(name text)
 RETURNS boolean
 AS 'MODULE_PATHNAME', 'pgr_sql_registry_exists'
@@ -53,6 +58,11 @@ CREATE FUNCTION registry.put_many(
     registry text, entries jsonb, replace boolean DEFAULT false)
 RETURNS bigint
 AS 'MODULE_PATHNAME', 'pgr_sql_put_many'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+CREATE FUNCTION registry.clear(registry text)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'pgr_sql_clear'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 CREATE FUNCTION registry.delete(registry text, key text)
@@ -341,7 +351,9 @@ CREATE FUNCTION registry.list_registries(
     OUT entries bigint,
     OUT bytes bigint,
     OUT last_change timestamptz,
-    OUT stale boolean)
+    OUT stale boolean,
+    OUT max_age interval,
+    OUT on_stale text)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'pgr_sql_list_registries'
 LANGUAGE C STABLE PARALLEL SAFE ROWS 100;
@@ -380,7 +392,7 @@ CREATE VIEW registry.registries AS
     SELECT name, value_type, keys, durable,
            CASE WHEN owner IS NOT NULL THEN pg_catalog.pg_get_userbyid(owner) END
                AS owner,
-           state, entries, bytes, last_change, stale
+           state, entries, bytes, last_change, stale, max_age, on_stale
       FROM registry.list_registries();
 
 CREATE VIEW registry.rates AS

@@ -27,6 +27,8 @@ END $$;
 CREATE TABLE expectations (object text, call text, for_nobody text, for_monitor text);
 INSERT INTO expectations VALUES
 	('create_registry', $$SELECT registry.create_registry('x')$$, '42501', '42501'),
+	('alter_registry', $$SELECT registry.alter_registry('secret', '{}')$$, '42501', '42501'),
+	('clear', $$SELECT registry.clear('secret')$$, '42501', '42501'),
 	('drop_registry', $$SELECT registry.drop_registry('secret')$$, '42501', '42501'),
 	('registry_exists', $$SELECT registry.registry_exists('secret')$$, 'allowed', 'allowed'),
 	('put(text)', $$SELECT registry.put('secret', 'k', 'v')$$, '42704', '42704'),

@@ -74,6 +74,7 @@ CREATE TABLE calls (seq serial, function text, call text);
 INSERT INTO calls (function, call) VALUES
 	('create_registry', $$SELECT registry.create_registry(name => 'r', value_type => 'numeric', keys => 'unique', durable => false,
 		max_age => NULL, on_stale => 'serve', notify => false, if_not_exists => false)$$),
+	('alter_registry', $$SELECT registry.alter_registry(name => 'r', options => '{}')$$),
 	('registry_exists', $$SELECT registry.registry_exists(name => 'r')$$),
 	('put', $$SELECT registry.put(registry => 'r', key => 'text', value => '1.50', ttl => '1 hour')$$),
 	('put', $$SELECT registry.put(registry => 'r', key => 'any', value => 2, ttl => NULL)$$),
@@ -95,6 +96,7 @@ INSERT INTO calls (function, call) VALUES
 	('get_timestamptz', $$SELECT registry.get_timestamptz(registry => 'r', key => 6)$$),
 	('entries', $$SELECT string_agg(key, ' ' ORDER BY key COLLATE "C") FROM registry.entries(registry => 'r')$$),
 	('entry_count', $$SELECT registry.entry_count(registry => 'r')$$),
+	('clear', $$SELECT registry.clear(registry => 'r')$$),
 	('generation', $$SELECT registry.generation() > 0$$),
 	('advance', $$SELECT registry.advance() > 0$$),
 	('list_registries', $$SELECT count(*) FROM registry.list_registries()$$),

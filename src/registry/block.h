@@ -75,6 +75,8 @@ typedef struct PgrDefinition
 	uint16 name_len;
 	uint64 incarnation; /* generation that created it */
 	TimestampTz created_at;
+	uint8 on_stale;   /* PgrOnStale, of settings.h */
+	int64 max_age_us; /* 0 = none */
 	char name[PGR_NAME_LEN];
 } PgrDefinition;
 
@@ -126,7 +128,7 @@ typedef struct PgrBlock
 	/* the rest */
 	uint64 size; /* bytes of this block that are used */
 	PgrDefinition definition;
-	char padding[32];
+	char padding[16];
 } PgrBlock;
 
 StaticAssertDecl((sizeof(PgrBlock) + PGR_CHUNK_HEADER) % PGR_ARENA_UNIT == 0,
@@ -154,6 +156,7 @@ typedef struct PgrBlockBuild
 	const PgrChange *changes; /* no key twice */
 	int nchanges;
 	bool mark_missing; /* entries of "old" that no change names */
+	bool fresh;        /* no entry of "old" stays */
 	const void *extra; /* NULL: old's */
 	uint32 extra_len;
 	uint32 extra_prefix; /* start empty unless this much of it stays */

@@ -27,6 +27,7 @@ typedef struct PgrReservation
 {
 	uint32 slot;
 	uint32 reservers;
+	bool fresh;       /* its one reserver keeps nothing of the block */
 	uint32 extra_len; /* the largest asked for */
 	int64 entries;
 	uint64 bytes;
@@ -82,7 +83,7 @@ reservation_bytes(const PgrReservation *reservation)
 	const PgrBlock *block = current_block(reservation->slot);
 	uint32 extra_len = reservation->extra_len;
 
-	if (block == NULL)
+	if (block == NULL || reservation->fresh)
 		return pgr_block_bytes(reservation->entries, reservation->bytes,
 							   extra_len);
 	return pgr_block_bytes(block->entries + reservation->entries,
@@ -200,6 +201,7 @@ reserve_change(PgrPlanRegistry *registry, bool last_resort, Size *wanted)
 	reservation = pgr_image_ptr(pgr_image, *link);
 	reservation->slot = registry->slot;
 	reservation->reservers++;
+	reservation->fresh = registry->fresh && reservation->reservers == 1;
 	reservation->entries += registry->entries;
 	reservation->bytes += registry->bytes;
 	reservation->extra_len = Max(reservation->extra_len, registry->extra_len);
@@ -339,11 +341,14 @@ build_into(PgrRef memory, const PgrPlan *plan, PgrPlanRegistry *registry,
 {
 	PgrBlockBuild build = {
 		.old = old,
-		.definition = old ? &old->definition : &registry->definition,
+		.definition = registry->alter ? registry->alter :
+			old                       ? &old->definition :
+										&registry->definition,
 		.seed = pgr_image->seed,
 		.changes = registry->changes,
 		.nchanges = registry->nchanges,
 		.mark_missing = registry->mark_missing,
+		.fresh = registry->fresh,
 		.extra = registry->extra,
 		.extra_len = registry->extra_len,
 		.extra_prefix = registry->extra_prefix,
@@ -352,6 +357,9 @@ build_into(PgrRef memory, const PgrPlan *plan, PgrPlanRegistry *registry,
 	PgrBlock *block = pgr_image_ptr(pgr_image, memory);
 
 	pgr_block_build(block, &build);
+	if (old != NULL && registry->alter != NULL && registry->nchanges == 0 &&
+		!registry->fresh)
+		block->changed_at = old->changed_at;
 	pgr_arena_shrink(arena(), memory, block->size);
 }
 

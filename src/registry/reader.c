@@ -12,6 +12,7 @@
 #include "base/compat.h"
 #include "registry/directory.h"
 #include "registry/reader.h"
+#include "registry/stale.h"
 #include "shm/area.h"
 
 bool
@@ -63,18 +64,14 @@ resolve(PgrText name, const PgrBlock **block, PgrPendingState *state)
 	if (name.len == 0 || name.len >= PGR_NAME_LEN)
 		return NULL;
 	root = pgr_pin()->root;
-	*block = pgr_directory_find(root, MyDatabaseId, pgr_directory_extension(),
-								name.data, name.len, &slot);
 	if (pgr_pending_any())
 	{
 		PgrRegistryName registry = registry_name(name);
 
-		pgr_pending_state(&registry, false, state);
-		if (state->dropped || state->created)
-			*block = NULL;
+		return pgr_pending_resolve(&registry, false, root, block, state);
 	}
-	if (state->created)
-		return state->created;
+	*block = pgr_directory_find(root, MyDatabaseId, pgr_directory_extension(),
+								name.data, name.len, &slot);
 	return *block ? &(*block)->definition : NULL;
 }
 
@@ -132,6 +129,8 @@ pgr_reader_find(FunctionCallInfo fcinfo, PgrText name, PgrText key,
 	const PgrSlot *slot;
 
 	*type = (PgrValueType) definition->value_type;
+	if (!pgr_stale_may_serve(definition, block))
+		return false;
 	if (key.len == 0 || key.len > PGR_KEY_MAX_BYTES)
 		return false;
 	if (pgr_pending_any())
@@ -167,17 +166,27 @@ pgr_reader_block(PgrText name)
 	PgrPendingState state;
 	const PgrDefinition *definition = resolve_allowed(name, &block, &state);
 
+	if (!pgr_stale_may_serve(definition, block))
+		return NULL;
 	if (!pgr_pending_any())
 		return block;
 	return pgr_pending_overlay_kept(definition, block);
+}
+
+const PgrDefinition *
+pgr_reader_look(PgrText name, const PgrBlock **block)
+{
+	PgrPendingState state;
+	const PgrDefinition *definition = resolve(name, block, &state);
+
+	return definition != NULL && pgr_reader_allowed(definition) ? definition :
+																  NULL;
 }
 
 bool
 pgr_reader_exists(PgrText name)
 {
 	const PgrBlock *block;
-	PgrPendingState state;
-	const PgrDefinition *definition = resolve(name, &block, &state);
 
-	return definition != NULL && pgr_reader_allowed(definition);
+	return pgr_reader_look(name, &block) != NULL;
 }

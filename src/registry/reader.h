@@ -187,9 +187,16 @@ extern bool pgr_reader_find(FunctionCallInfo fcinfo, PgrText name, PgrText key,
 
 /*
  * The whole registry as this statement sees it: a block in shared memory, or
- * a private one in the current context.
+ * a private one.  NULL if it has no entries to show.
  */
 extern const PgrBlock *pgr_reader_block(PgrText name);
+
+/*
+ * The definition and the committed block, if any, of a registry that this role
+ * may read; otherwise NULL.
+ */
+extern const PgrDefinition *pgr_reader_look(PgrText name,
+											const PgrBlock **block);
 
 /* Would pgr_reader_block succeed? */
 extern bool pgr_reader_exists(PgrText name);
