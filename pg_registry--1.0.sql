@@ -141,6 +141,19 @@ RETURNS timestamptz
 AS 'MODULE_PATHNAME', 'pgr_sql_get_timestamptz_by_int'
 LANGUAGE C STABLE STRICT PARALLEL SAFE;
 
+-- Tells the planner how many rows to expect.
+CREATE FUNCTION registry.entries_support(request internal)
+RETURNS internal
+AS 'MODULE_PATHNAME', 'pgr_sql_entries_support'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+
+-- A part of entries(): each key that is there, once, in the order of the array.
+CREATE FUNCTION registry.get_many(registry text, keys text[])
+RETURNS TABLE (key text, value jsonb)
+AS 'MODULE_PATHNAME', 'pgr_sql_get_many'
+LANGUAGE C STABLE STRICT PARALLEL SAFE ROWS 100
+SUPPORT registry.entries_support;
+
 CREATE FUNCTION registry.entries(
     registry text,
     OUT key text,
@@ -150,7 +163,8 @@ CREATE FUNCTION registry.entries(
     OUT expires_at timestamptz)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'pgr_sql_entries'
-LANGUAGE C STABLE STRICT PARALLEL SAFE ROWS 100;
+LANGUAGE C STABLE STRICT PARALLEL SAFE ROWS 100
+SUPPORT registry.entries_support;
 
 CREATE FUNCTION registry.entry_count(registry text)
 RETURNS bigint
@@ -430,6 +444,7 @@ GRANT EXECUTE ON FUNCTION
     registry.get_boolean(text, bigint),
     registry.get_timestamptz(text, text),
     registry.get_timestamptz(text, bigint),
+    registry.get_many(text, text[]),
     registry.entries(text),
     registry.entry_count(text),
     registry.registry_exists(text),

@@ -49,6 +49,7 @@ INSERT INTO expectations VALUES
 	('get_boolean(bigint)', $$SELECT registry.get_boolean('secret', 5)$$, '42704', '42704'),
 	('get_timestamptz(text)', $$SELECT registry.get_timestamptz('secret', 'k')$$, '42704', '42704'),
 	('get_timestamptz(bigint)', $$SELECT registry.get_timestamptz('secret', 5)$$, '42704', '42704'),
+	('get_many', $$SELECT count(*) FROM registry.get_many('secret', '{k}')$$, '42704', '42704'),
 	('entries', $$SELECT count(*) FROM registry.entries('secret')$$, '42704', '42704'),
 	('entry_count', $$SELECT registry.entry_count('secret')$$, '42704', '42704'),
 	('generation', $$SELECT registry.generation()$$, 'allowed', 'allowed'),
@@ -80,7 +81,7 @@ CREATE VIEW objects AS
 	            ELSE format('%s(%s)', proname, CASE WHEN '"any"'::regtype = ANY (proargtypes) THEN '"any"'
 	                 WHEN 'bigint'::regtype = ANY (proargtypes) THEN 'bigint' ELSE 'text' END)
 	       END AS object
-	  FROM pg_proc WHERE pronamespace = 'registry'::regnamespace
+	  FROM pg_proc WHERE pronamespace = 'registry'::regnamespace AND prorettype <> 'internal'::regtype
 	UNION ALL
 	SELECT CASE relkind WHEN 'v' THEN 'view ' WHEN 'c' THEN 'type ' ELSE relkind::text || ' ' END || relname
 	  FROM pg_class WHERE relnamespace = 'registry'::regnamespace;

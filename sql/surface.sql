@@ -94,6 +94,7 @@ INSERT INTO calls (function, call) VALUES
 	('get_boolean', $$SELECT registry.get_boolean(registry => 'r', key => 6)$$),
 	('get_timestamptz', $$SELECT registry.get_timestamptz(registry => 'r', key => 'none')$$),
 	('get_timestamptz', $$SELECT registry.get_timestamptz(registry => 'r', key => 6)$$),
+	('get_many', $$SELECT string_agg(key || value, ' ') FROM registry.get_many(registry => 'r', keys => '{b,5,none}')$$),
 	('entries', $$SELECT string_agg(key, ' ' ORDER BY key COLLATE "C") FROM registry.entries(registry => 'r')$$),
 	('entry_count', $$SELECT registry.entry_count(registry => 'r')$$),
 	('clear', $$SELECT registry.clear(registry => 'r')$$),
@@ -128,7 +129,7 @@ END $$;
 BEGIN;
 SELECT function, result(call) FROM calls ORDER BY seq;
 ROLLBACK;
-SELECT oid::regprocedure AS not_called FROM pg_proc p WHERE pronamespace = 'registry'::regnamespace
+SELECT oid::regprocedure AS not_called FROM pg_proc p WHERE pronamespace = 'registry'::regnamespace AND prorettype <> 'internal'::regtype
    AND (SELECT count(*) FROM calls WHERE function = p.proname)
        <> (SELECT count(*) FROM pg_proc q WHERE q.pronamespace = p.pronamespace AND q.proname = p.proname);
 

@@ -351,4 +351,52 @@ pgr_block_find(const PgrBlock *block, const char *key, uint32 len)
 								 pgr_key_hash(key, len, word, block->seed));
 }
 
+/* ------------------------------------------------------------------------
+ * Many lookups at once
+ *
+ * A lookup in a large block waits for memory three times: for the tags, the
+ * slot, the item.  Whoever has several keys asks for each of these for all
+ * keys before it waits for the first.  Hints only: any order is right.
+ * ------------------------------------------------------------------------
+ */
+
+static inline void
+pgr_block_prefetch_tags(const PgrBlock *block, uint64 hash)
+{
+	uint32 group = pgr_hash_group(hash) & block->group_mask;
+
+	__builtin_prefetch(pgr_block_tags(block) + (Size) group * PGR_GROUP);
+}
+
+/* Reads the tags. */
+static inline void
+pgr_block_prefetch_slot(const PgrBlock *block, uint64 hash)
+{
+	uint32 group = pgr_hash_group(hash) & block->group_mask;
+	const uint8 *tags = pgr_block_tags(block) + (Size) group * PGR_GROUP;
+	uint32 match = pgr_group_match(tags, pgr_hash_tag(hash));
+
+	for (; match != 0; match &= match - 1)
+		__builtin_prefetch(pgr_block_slots(block) + (Size) group * PGR_GROUP +
+						   pgr_bits_low(match));
+}
+
+/* Reads the slot, if it is in the key's own group. */
+static inline void
+pgr_block_prefetch_item(const PgrBlock *block, uint64 word, uint64 hash)
+{
+	uint32 group = pgr_hash_group(hash) & block->group_mask;
+	const uint8 *tags = pgr_block_tags(block) + (Size) group * PGR_GROUP;
+	uint32 match = pgr_group_match(tags, pgr_hash_tag(hash));
+
+	for (; match != 0; match &= match - 1)
+	{
+		const PgrSlot *slot = pgr_block_slots(block) +
+			(Size) group * PGR_GROUP + pgr_bits_low(match);
+
+		if (slot->key8 == word)
+			__builtin_prefetch(pgr_block_item(block, slot));
+	}
+}
+
 #endif /* PGR_REGISTRY_BLOCK_H */

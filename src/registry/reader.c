@@ -4,6 +4,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "mb/pg_wchar.h"
 #include "nodes/primnodes.h"
 #include "utils/acl.h"
@@ -11,6 +12,7 @@
 
 #include "base/compat.h"
 #include "registry/directory.h"
+#include "registry/line.h"
 #include "registry/reader.h"
 #include "registry/stale.h"
 #include "shm/area.h"
@@ -171,6 +173,129 @@ pgr_reader_block(PgrText name)
 	if (!pgr_pending_any())
 		return block;
 	return pgr_pending_overlay_kept(definition, block);
+}
+
+/* ------------------------------------------------------------------------
+ * Many keys
+ * ------------------------------------------------------------------------
+ */
+
+#define BATCH 16 /* as many lines as a core can wait for at a time */
+
+/* The slots that have been visited: open addressing, at most half full. */
+typedef struct Visited
+{
+	const PgrSlot **slots;
+	uint32 mask;
+} Visited;
+
+static void
+start_visits(Visited *visited, int n)
+{
+	uint32 size = 16;
+
+	while (size < (uint32) n * 2)
+		size *= 2;
+	visited->mask = size - 1;
+	visited->slots = MemoryContextAllocExtended(CurrentMemoryContext,
+												size * sizeof(PgrSlot *),
+												MCXT_ALLOC_HUGE |
+													MCXT_ALLOC_ZERO);
+}
+
+static bool
+is_first_visit(Visited *visited, const PgrSlot *slot)
+{
+	uint32 i = (uint32) pgr_mix((uintptr_t) slot,
+								UINT64_C(0x9E3779B97F4A7C15)) &
+		visited->mask;
+
+	for (; visited->slots[i] != NULL; i = (i + 1) & visited->mask)
+		if (visited->slots[i] == slot)
+			return false;
+	visited->slots[i] = slot;
+	return true;
+}
+
+/* Each step asks for what the next one reads, for all keys of the batch. */
+static void
+find_batch(const PgrBlock *block, const PgrText *keys, int n,
+		   const PgrSlot **found)
+{
+	uint64 words[BATCH];
+	uint64 hashes[BATCH];
+
+	for (int i = 0; i < n; i++)
+	{
+		words[i] = pgr_key_word(keys[i].data, keys[i].len);
+		hashes[i] = pgr_key_hash(keys[i].data, keys[i].len, words[i],
+								 block->seed);
+		pgr_block_prefetch_tags(block, hashes[i]);
+	}
+	for (int i = 0; i < n; i++)
+		pgr_block_prefetch_slot(block, hashes[i]);
+	for (int i = 0; i < n; i++)
+		pgr_block_prefetch_item(block, words[i], hashes[i]);
+	for (int i = 0; i < n; i++)
+		found[i] = pgr_block_find_hashed(block, keys[i].data, keys[i].len,
+										 words[i], hashes[i]);
+}
+
+void
+pgr_reader_find_many(PgrText name, const PgrText *keys, int n,
+					 PgrReaderVisit visit, void *arg)
+{
+	const PgrBlock *block = pgr_reader_block(name);
+	const PgrSlot *found[BATCH];
+	Visited visited;
+
+	if (block == NULL)
+		return;
+	start_visits(&visited, n);
+	for (int start = 0; start < n; start += BATCH)
+	{
+		int batch = Min(BATCH, n - start);
+
+		CHECK_FOR_INTERRUPTS();
+		find_batch(block, keys + start, batch, found);
+		for (int i = 0; i < batch; i++)
+			if (found[i] != NULL && keys[start + i].len > 0 &&
+				!pgr_reader_expired(found[i]->expires_at) &&
+				is_first_visit(&visited, found[i]))
+				visit(block, found[i], arg);
+	}
+	pfree(visited.slots);
+}
+
+bool
+pgr_reader_estimate(PgrText name, double *entries)
+{
+	Oid extension = pgr_directory_extension();
+	const PgrSharedRoot *root;
+	const PgrBlock *block;
+	PgrDefinition definition;
+	uint64 generation;
+	double count = 0;
+	uint32 slot;
+	int cell;
+
+	if (name.len == 0 || name.len >= PGR_NAME_LEN)
+		return false;
+	cell = pgr_line_pin(GetCurrentStatementStartTimestamp(), &generation,
+						&root);
+	block = pgr_directory_find(root, MyDatabaseId, extension, name.data,
+							   name.len, &slot);
+	if (block != NULL)
+	{
+		definition = block->definition;
+		count = (double) block->entries;
+	}
+	if (cell >= 0)
+		pgr_line_unpin(cell);
+	if (block == NULL || !pgr_reader_allowed(&definition))
+		return false;
+	*entries = count;
+	return true;
 }
 
 const PgrDefinition *

@@ -191,6 +191,22 @@ extern bool pgr_reader_find(FunctionCallInfo fcinfo, PgrText name, PgrText key,
  */
 extern const PgrBlock *pgr_reader_block(PgrText name);
 
+typedef void (*PgrReaderVisit)(const PgrBlock *block, const PgrSlot *slot,
+							   void *arg);
+
+/*
+ * Calls "visit" for each entry that one of the keys names, once, in the order
+ * of the keys.  A key of no length names none.
+ */
+extern void pgr_reader_find_many(PgrText name, const PgrText *keys, int n,
+								 PgrReaderVisit visit, void *arg);
+
+/*
+ * For the planner: how many entries the registry has, as of now; its pin ends
+ * here, so that planning holds back no version.  False if this role may not read it.
+ */
+extern bool pgr_reader_estimate(PgrText name, double *entries);
+
 /*
  * The definition and the committed block, if any, of a registry that this role
  * may read; otherwise NULL.
