@@ -30,6 +30,11 @@ RETURNS void
 AS 'MODULE_PATHNAME', 'pgr_sql_drop_registry'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
+CREATE FUNCTION registry.alter_registry(name text, options jsonb)
+RETURNS void
+AS 'MODULE_PATHNAME', 'pgr_sql_alter_registry'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
 CREATE FUNCTION registry.registry_exists(name text)
 RETURNS boolean
 AS 'MODULE_PATHNAME', 'pgr_sql_registry_exists'
@@ -55,14 +60,25 @@ RETURNS bigint
 AS 'MODULE_PATHNAME', 'pgr_sql_put_many'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
+CREATE FUNCTION registry.clear(registry text)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'pgr_sql_clear'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
 CREATE FUNCTION registry.delete(registry text, key text)
 RETURNS boolean
 AS 'MODULE_PATHNAME', 'pgr_sql_delete'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
+-- A bigint as the key stands for its decimal text.
 CREATE FUNCTION registry.get(registry text, key text)
 RETURNS jsonb
 AS 'MODULE_PATHNAME', 'pgr_sql_get'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION registry.get(registry text, key bigint)
+RETURNS jsonb
+AS 'MODULE_PATHNAME', 'pgr_sql_get_by_int'
 LANGUAGE C STABLE STRICT PARALLEL SAFE;
 
 CREATE FUNCTION registry.get_text(registry text, key text)
@@ -70,15 +86,73 @@ RETURNS text
 AS 'MODULE_PATHNAME', 'pgr_sql_get_text'
 LANGUAGE C STABLE STRICT PARALLEL SAFE;
 
+CREATE FUNCTION registry.get_text(registry text, key bigint)
+RETURNS text
+AS 'MODULE_PATHNAME', 'pgr_sql_get_text_by_int'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+
 CREATE FUNCTION registry.get_numeric(registry text, key text)
 RETURNS numeric
 AS 'MODULE_PATHNAME', 'pgr_sql_get_numeric'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION registry.get_numeric(registry text, key bigint)
+RETURNS numeric
+AS 'MODULE_PATHNAME', 'pgr_sql_get_numeric_by_int'
 LANGUAGE C STABLE STRICT PARALLEL SAFE;
 
 CREATE FUNCTION registry.get_float8(registry text, key text)
 RETURNS float8
 AS 'MODULE_PATHNAME', 'pgr_sql_get_float8'
 LANGUAGE C STABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION registry.get_float8(registry text, key bigint)
+RETURNS float8
+AS 'MODULE_PATHNAME', 'pgr_sql_get_float8_by_int'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION registry.get_bigint(registry text, key text)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'pgr_sql_get_bigint'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION registry.get_bigint(registry text, key bigint)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'pgr_sql_get_bigint_by_int'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION registry.get_boolean(registry text, key text)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'pgr_sql_get_boolean'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION registry.get_boolean(registry text, key bigint)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'pgr_sql_get_boolean_by_int'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION registry.get_timestamptz(registry text, key text)
+RETURNS timestamptz
+AS 'MODULE_PATHNAME', 'pgr_sql_get_timestamptz'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION registry.get_timestamptz(registry text, key bigint)
+RETURNS timestamptz
+AS 'MODULE_PATHNAME', 'pgr_sql_get_timestamptz_by_int'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+
+-- Tells the planner how many rows to expect.
+CREATE FUNCTION registry.entries_support(request internal)
+RETURNS internal
+AS 'MODULE_PATHNAME', 'pgr_sql_entries_support'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+
+-- A part of entries(): each key that is there, once, in the order of the array.
+CREATE FUNCTION registry.get_many(registry text, keys text[])
+RETURNS TABLE (key text, value jsonb)
+AS 'MODULE_PATHNAME', 'pgr_sql_get_many'
+LANGUAGE C STABLE STRICT PARALLEL SAFE ROWS 100
+SUPPORT registry.entries_support;
 
 CREATE FUNCTION registry.entries(
     registry text,
@@ -89,7 +163,8 @@ CREATE FUNCTION registry.entries(
     OUT expires_at timestamptz)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'pgr_sql_entries'
-LANGUAGE C STABLE STRICT PARALLEL SAFE ROWS 100;
+LANGUAGE C STABLE STRICT PARALLEL SAFE ROWS 100
+SUPPORT registry.entries_support;
 
 CREATE FUNCTION registry.entry_count(registry text)
 RETURNS bigint
@@ -290,7 +365,9 @@ CREATE FUNCTION registry.list_registries(
     OUT entries bigint,
     OUT bytes bigint,
     OUT last_change timestamptz,
-    OUT stale boolean)
+    OUT stale boolean,
+    OUT max_age interval,
+    OUT on_stale text)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'pgr_sql_list_registries'
 LANGUAGE C STABLE PARALLEL SAFE ROWS 100;
@@ -329,7 +406,7 @@ CREATE VIEW registry.registries AS
     SELECT name, value_type, keys, durable,
            CASE WHEN owner IS NOT NULL THEN pg_catalog.pg_get_userbyid(owner) END
                AS owner,
-           state, entries, bytes, last_change, stale
+           state, entries, bytes, last_change, stale, max_age, on_stale
       FROM registry.list_registries();
 
 CREATE VIEW registry.rates AS
@@ -354,9 +431,20 @@ GRANT USAGE ON SCHEMA registry TO PUBLIC;
 -- These check the registry's own rights.
 GRANT EXECUTE ON FUNCTION
     registry.get(text, text),
+    registry.get(text, bigint),
     registry.get_text(text, text),
+    registry.get_text(text, bigint),
     registry.get_numeric(text, text),
+    registry.get_numeric(text, bigint),
     registry.get_float8(text, text),
+    registry.get_float8(text, bigint),
+    registry.get_bigint(text, text),
+    registry.get_bigint(text, bigint),
+    registry.get_boolean(text, text),
+    registry.get_boolean(text, bigint),
+    registry.get_timestamptz(text, text),
+    registry.get_timestamptz(text, bigint),
+    registry.get_many(text, text[]),
     registry.entries(text),
     registry.entry_count(text),
     registry.registry_exists(text),

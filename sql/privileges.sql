@@ -27,16 +27,29 @@ END $$;
 CREATE TABLE expectations (object text, call text, for_nobody text, for_monitor text);
 INSERT INTO expectations VALUES
 	('create_registry', $$SELECT registry.create_registry('x')$$, '42501', '42501'),
+	('alter_registry', $$SELECT registry.alter_registry('secret', '{}')$$, '42501', '42501'),
+	('clear', $$SELECT registry.clear('secret')$$, '42501', '42501'),
 	('drop_registry', $$SELECT registry.drop_registry('secret')$$, '42501', '42501'),
 	('registry_exists', $$SELECT registry.registry_exists('secret')$$, 'allowed', 'allowed'),
 	('put(text)', $$SELECT registry.put('secret', 'k', 'v')$$, '42704', '42704'),
 	('put("any")', $$SELECT registry.put('secret', 'k', 1)$$, '42704', '42704'),
 	('put_many', $$SELECT registry.put_many('secret', '{"k": 1}')$$, '42704', '42704'),
 	('delete', $$SELECT registry.delete('secret', 'k')$$, '42704', '42704'),
-	('get', $$SELECT registry.get('secret', 'k')$$, '42704', '42704'),
-	('get_text', $$SELECT registry.get_text('secret', 'k')$$, '42704', '42704'),
-	('get_numeric', $$SELECT registry.get_numeric('secret', 'k')$$, '42704', '42704'),
-	('get_float8', $$SELECT registry.get_float8('secret', 'k')$$, '42704', '42704'),
+	('get(text)', $$SELECT registry.get('secret', 'k')$$, '42704', '42704'),
+	('get(bigint)', $$SELECT registry.get('secret', 5)$$, '42704', '42704'),
+	('get_text(text)', $$SELECT registry.get_text('secret', 'k')$$, '42704', '42704'),
+	('get_text(bigint)', $$SELECT registry.get_text('secret', 5)$$, '42704', '42704'),
+	('get_numeric(text)', $$SELECT registry.get_numeric('secret', 'k')$$, '42704', '42704'),
+	('get_numeric(bigint)', $$SELECT registry.get_numeric('secret', 5)$$, '42704', '42704'),
+	('get_float8(text)', $$SELECT registry.get_float8('secret', 'k')$$, '42704', '42704'),
+	('get_float8(bigint)', $$SELECT registry.get_float8('secret', 5)$$, '42704', '42704'),
+	('get_bigint(text)', $$SELECT registry.get_bigint('secret', 'k')$$, '42704', '42704'),
+	('get_bigint(bigint)', $$SELECT registry.get_bigint('secret', 5)$$, '42704', '42704'),
+	('get_boolean(text)', $$SELECT registry.get_boolean('secret', 'k')$$, '42704', '42704'),
+	('get_boolean(bigint)', $$SELECT registry.get_boolean('secret', 5)$$, '42704', '42704'),
+	('get_timestamptz(text)', $$SELECT registry.get_timestamptz('secret', 'k')$$, '42704', '42704'),
+	('get_timestamptz(bigint)', $$SELECT registry.get_timestamptz('secret', 5)$$, '42704', '42704'),
+	('get_many', $$SELECT count(*) FROM registry.get_many('secret', '{k}')$$, '42704', '42704'),
 	('entries', $$SELECT count(*) FROM registry.entries('secret')$$, '42704', '42704'),
 	('entry_count', $$SELECT registry.entry_count('secret')$$, '42704', '42704'),
 	('generation', $$SELECT registry.generation()$$, 'allowed', 'allowed'),
@@ -65,9 +78,10 @@ INSERT INTO expectations VALUES
 	('type rate_quote', $$SELECT NULL::registry.rate_quote$$, 'allowed', 'allowed');
 CREATE VIEW objects AS
 	SELECT CASE WHEN count(*) OVER (PARTITION BY proname) = 1 THEN proname
-	            ELSE format('%s(%s)', proname, CASE WHEN '"any"'::regtype = ANY (proargtypes) THEN '"any"' ELSE 'text' END)
+	            ELSE format('%s(%s)', proname, CASE WHEN '"any"'::regtype = ANY (proargtypes) THEN '"any"'
+	                 WHEN 'bigint'::regtype = ANY (proargtypes) THEN 'bigint' ELSE 'text' END)
 	       END AS object
-	  FROM pg_proc WHERE pronamespace = 'registry'::regnamespace
+	  FROM pg_proc WHERE pronamespace = 'registry'::regnamespace AND prorettype <> 'internal'::regtype
 	UNION ALL
 	SELECT CASE relkind WHEN 'v' THEN 'view ' WHEN 'c' THEN 'type ' ELSE relkind::text || ' ' END || relname
 	  FROM pg_class WHERE relnamespace = 'registry'::regnamespace;

@@ -31,8 +31,7 @@ SELECT call, outcome('SELECT registry.' || call)
                     $$create_registry('x', 'int')$$, $$create_registry('x', 'varchar')$$, $$create_registry('x', 'no_type')$$,
                     $$create_registry('x', keys => 'duplicate')$$, $$create_registry('x', keys => 'both')$$,
                     $$create_registry('x', keys => NULL)$$, $$create_registry('x', durable => true)$$,
-                    $$create_registry('x', durable => NULL)$$, $$create_registry('x', max_age => '1 hour')$$,
-                    $$create_registry('x', on_stale => 'null')$$, $$create_registry('x', on_stale => 'error')$$,
+                    $$create_registry('x', durable => NULL)$$,
                     $$create_registry('x', on_stale => 'never')$$, $$create_registry('x', on_stale => NULL)$$,
                     $$create_registry('x', notify => true)$$, $$create_registry('x', notify => NULL)$$,
                     $$create_registry('x', if_not_exists => NULL)$$]) call;

@@ -126,10 +126,12 @@ settle(const PgrBlockBuild *build)
 	PgrBlockBuild settled = *build;
 	const PgrBlock *old = build->old;
 
-	if (old != NULL && build->extra_prefix > 0 &&
-		(old->extra_len < build->extra_prefix ||
-		 memcmp((const char *) old + old->extra_offset, build->extra,
-				build->extra_prefix) != 0))
+	if (build->fresh)
+		settled.old = NULL;
+	else if (old != NULL && build->extra_prefix > 0 &&
+			 (old->extra_len < build->extra_prefix ||
+			  memcmp((const char *) old + old->extra_offset, build->extra,
+					 build->extra_prefix) != 0))
 		settled.old = NULL;
 	return settled;
 }

@@ -93,6 +93,8 @@ typedef struct PgrDefinition
 	uint16 name_len;
 	uint64 incarnation; /* generation that created it */
 	TimestampTz created_at;
+	uint8 on_stale;   /* PgrOnStale, of settings.h */
+	int64 max_age_us; /* 0 = none */
 	char name[PGR_NAME_LEN];
 } PgrDefinition;
 
@@ -136,7 +138,7 @@ typedef struct PgrItem
 	char data[FLEXIBLE_ARRAY_MEMBER];
 } PgrItem;
 
-#define PGR_BLOCK_PADDING 5
+#define PGR_BLOCK_PADDING 3
 
 /* Immutable from the moment a root names it, but for patches. */
 typedef struct PgrBlock
@@ -214,6 +216,7 @@ typedef struct PgrBlockBuild
 	const PgrChange *changes; /* no key twice */
 	int nchanges;
 	bool mark_missing; /* entries of "old" that no change names */
+	bool fresh;        /* no entry of "old" stays */
 	const void *extra; /* NULL: old's */
 	uint32 extra_len;
 	uint32 extra_prefix; /* start empty unless this much of it stays */
@@ -532,6 +535,54 @@ pgr_block_lookup(const PgrBlock *block, uint64 generation, const char *key,
 	return pgr_block_lookup_hashed(block, generation, key, len, word,
 								   pgr_key_hash(key, len, word, block->seed),
 								   entry);
+}
+
+/* ------------------------------------------------------------------------
+ * Many lookups at once
+ *
+ * A lookup in a large block waits for memory three times: for the tags, the
+ * slot, the item.  Whoever has several keys asks for each of these for all
+ * keys before it waits for the first.  Hints only: any order is right.
+ * ------------------------------------------------------------------------
+ */
+
+static inline void
+pgr_block_prefetch_tags(const PgrBlock *block, uint64 hash)
+{
+	uint32 group = pgr_hash_group(hash) & block->group_mask;
+
+	__builtin_prefetch(pgr_block_tags(block) + (Size) group * PGR_GROUP);
+}
+
+/* Reads the tags. */
+static inline void
+pgr_block_prefetch_slot(const PgrBlock *block, uint64 hash)
+{
+	uint32 group = pgr_hash_group(hash) & block->group_mask;
+	const uint8 *tags = pgr_block_tags(block) + (Size) group * PGR_GROUP;
+	uint32 match = pgr_group_match(tags, pgr_hash_tag(hash));
+
+	for (; match != 0; match &= match - 1)
+		__builtin_prefetch(pgr_block_slots(block) + (Size) group * PGR_GROUP +
+						   pgr_bits_low(match));
+}
+
+/* Reads the slot, if it is in the key's own group. */
+static inline void
+pgr_block_prefetch_item(const PgrBlock *block, uint64 word, uint64 hash)
+{
+	uint32 group = pgr_hash_group(hash) & block->group_mask;
+	const uint8 *tags = pgr_block_tags(block) + (Size) group * PGR_GROUP;
+	uint32 match = pgr_group_match(tags, pgr_hash_tag(hash));
+
+	for (; match != 0; match &= match - 1)
+	{
+		const PgrSlot *slot = pgr_block_slots(block) +
+			(Size) group * PGR_GROUP + pgr_bits_low(match);
+
+		if (slot->key8 == word)
+			__builtin_prefetch(pgr_block_item_at(block, slot->place));
+	}
 }
 
 #endif /* PGR_REGISTRY_BLOCK_H */

@@ -16,6 +16,7 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "registry/directory.h"
 #include "registry/pending_list.h"
 #include "registry/pin.h"
 #include "settings.h"
@@ -37,8 +38,9 @@ typedef struct IndexEntry
 static PgrRef head = 0; /* our own; a worker asks its leader's line */
 static uint32 last_sequence = 0;
 static uint32 length = 0;
-static bool closed = false;     /* PRE_COMMIT has folded the list */
-static HTAB *list_index = NULL; /* in TopTransactionContext */
+static bool has_renamed = false; /* some ENTER is, or was, in the list */
+static bool closed = false;      /* PRE_COMMIT has folded the list */
+static HTAB *list_index = NULL;  /* in TopTransactionContext */
 
 static PgrPendingChange *
 change_at(PgrRef ref)
@@ -133,6 +135,12 @@ pgr_pending_oldest_first(int *n)
  * ------------------------------------------------------------------------
  */
 
+static bool
+is_same_name(const PgrRegistryName *a, const PgrRegistryName *b)
+{
+	return a->len == b->len && memcmp(a->name, b->name, a->len) == 0;
+}
+
 static void
 free_change(PgrRef ref)
 {
@@ -150,15 +158,14 @@ allocate_change(PgrPendingKind kind, Size size)
 {
 	PgrArena *arena = pgr_image_arena(pgr_image);
 	bool drops = kind == PGR_CHANGE_DROP || kind == PGR_CHANGE_DROP_ALL;
+	bool removes = kind == PGR_CHANGE_DELETE || kind == PGR_CHANGE_CLEAR;
 
 	if (!drops &&
 		arena->kind_units[PGR_MEMORY_PENDING] + size / PGR_ARENA_UNIT >
 			arena->units / 2)
 		return 0;
 	return pgr_plan_alloc(size, PGR_MEMORY_PENDING,
-						  drops ||
-							  (kind == PGR_CHANGE_DELETE &&
-							   length < LAST_RESORT_DELETES));
+						  drops || (removes && length < LAST_RESORT_DELETES));
 }
 
 /*
@@ -219,11 +226,21 @@ add_change(PgrPendingKind kind, const PgrRegistryName *registry,
 	}
 }
 
+static PgrRegistryName origin_of(const PgrDefinition *definition,
+								 CommandId before);
+
+/* For writers, who see all that they have done. */
+static PgrRegistryName
+newest_origin(const PgrDefinition *definition)
+{
+	return origin_of(definition, InvalidCommandId);
+}
+
 void
 pgr_pending_put(const PgrDefinition *definition, const char *key,
 				uint32 key_len, const PgrValue *value, TimestampTz expires_at)
 {
-	PgrRegistryName registry = pgr_registry_name(definition);
+	PgrRegistryName registry = newest_origin(definition);
 	PgrPendingChange rest = {
 		.incarnation = definition->incarnation,
 		.fixed = value->fixed,
@@ -239,7 +256,7 @@ void
 pgr_pending_delete(const PgrDefinition *definition, const char *key,
 				   uint32 key_len)
 {
-	PgrRegistryName registry = pgr_registry_name(definition);
+	PgrRegistryName registry = newest_origin(definition);
 	PgrPendingChange rest = {.incarnation = definition->incarnation};
 
 	add_change(PGR_CHANGE_DELETE, &registry, key, key_len, NULL, 0, &rest);
@@ -249,19 +266,56 @@ void
 pgr_pending_create(const PgrDefinition *definition)
 {
 	PgrRegistryName registry = pgr_registry_name(definition);
+	PgrDefinition created = *definition;
 	PgrPendingChange rest = {0};
 
-	add_change(PGR_CHANGE_CREATE, &registry, NULL, 0, definition,
-			   sizeof(*definition), &rest);
+	/* no other change of the transaction ever has this number */
+	created.incarnation = PGR_PROVISIONAL | ((uint64) last_sequence + 1);
+	rest.incarnation = created.incarnation;
+	add_change(PGR_CHANGE_CREATE, &registry, NULL, 0, &created,
+			   sizeof(created), &rest);
 }
 
 void
 pgr_pending_drop(const PgrDefinition *definition)
 {
 	PgrRegistryName registry = pgr_registry_name(definition);
+	PgrRegistryName origin = newest_origin(definition);
 	PgrPendingChange rest = {.incarnation = definition->incarnation};
 
-	add_change(PGR_CHANGE_DROP, &registry, NULL, 0, NULL, 0, &rest);
+	if (is_same_name(&origin, &registry))
+		add_change(PGR_CHANGE_DROP, &registry, NULL, 0, NULL, 0, &rest);
+	else
+		add_change(PGR_CHANGE_DROP, &registry, NULL, 0, origin.name,
+				   origin.len, &rest);
+}
+
+void
+pgr_pending_clear(const PgrDefinition *definition)
+{
+	PgrRegistryName registry = newest_origin(definition);
+	PgrPendingChange rest = {.incarnation = definition->incarnation};
+
+	add_change(PGR_CHANGE_CLEAR, &registry, "", 0, NULL, 0, &rest);
+}
+
+void
+pgr_pending_alter(const PgrDefinition *definition,
+				  const PgrDefinition *altered)
+{
+	PgrRegistryName before = pgr_registry_name(definition);
+	PgrRegistryName after = pgr_registry_name(altered);
+	PgrRegistryName origin = newest_origin(definition);
+	PgrPendingChange rest = {.incarnation = definition->incarnation};
+
+	add_change(PGR_CHANGE_ALTER, &origin, "", 0, altered, sizeof(*altered),
+			   &rest);
+	if (is_same_name(&before, &after))
+		return;
+	add_change(PGR_CHANGE_LEAVE, &before, NULL, 0, NULL, 0, &rest);
+	add_change(PGR_CHANGE_ENTER, &after, NULL, 0, origin.name, origin.len,
+			   &rest);
+	has_renamed = true;
 }
 
 void
@@ -307,20 +361,22 @@ is_wanted(const PgrPendingChange *change, const PgrRegistryName *registry,
 {
 	if (!pgr_change_is_of(change, registry) || change->key_len != key_len)
 		return false;
-	/* a drop or create of the name is ours, whichever incarnation we pinned */
+	/* what the name means is ours to say, whichever incarnation we pinned */
 	if (key == NULL)
-		return true;
+		return pgr_change_is_of_name(change->kind);
 	return change->incarnation == incarnation &&
 		memcmp(change->data + change->key_offset, key, key_len) == 0;
 }
 
 /*
- * The newest visible change of this registry and key (NULL: of the registry as
- * a whole), NULL if there is none.
+ * The newest visible change of this registry and key, NULL if there is none.
+ * Without a key, of the name; the key of a whole registry's changes is empty,
+ * and "kind" says which.
  */
 static const PgrPendingChange *
 newest_visible(const PgrRegistryName *registry, uint64 incarnation,
-			   const char *key, uint32 key_len, CommandId before)
+			   const char *key, uint32 key_len, PgrPendingKind kind,
+			   CommandId before)
 {
 	PgrRef ref = pgr_pin_pending_head();
 	uint64 hash = change_hash(registry, key, key_len);
@@ -342,6 +398,7 @@ newest_visible(const PgrRegistryName *registry, uint64 incarnation,
 		const PgrPendingChange *change = change_at(ref);
 
 		if (change->hash == hash && change->command < before &&
+			(key == NULL || key_len > 0 || change->kind == kind) &&
 			is_wanted(change, registry, incarnation, key, key_len))
 			return change;
 		/* a worker's leader may not have linked the older ones */
@@ -351,24 +408,105 @@ newest_visible(const PgrRegistryName *registry, uint64 incarnation,
 	return NULL;
 }
 
+static const PgrPendingChange *
+newest_of_name(const PgrRegistryName *name, CommandId before)
+{
+	return newest_visible(name, 0, NULL, 0, PGR_CHANGE_CREATE, before);
+}
+
+static const PgrPendingChange *
+newest_of_registry(const PgrRegistryName *origin, uint64 incarnation,
+				   PgrPendingKind kind, CommandId before)
+{
+	return newest_visible(origin, incarnation, "", 0, kind, before);
+}
+
 void
 pgr_pending_state(const PgrRegistryName *registry, bool all,
 				  PgrPendingState *state)
 {
-	CommandId before = visible_before(all);
-	const PgrPendingChange *change = newest_visible(registry, 0, NULL, 0,
-													before);
+	const PgrPendingChange *change = newest_of_name(registry,
+													visible_before(all));
 
 	memset(state, 0, sizeof(*state));
+	state->origin = *registry;
 	if (change == NULL)
 		return;
 	state->touched = true;
-	if (change->kind == PGR_CHANGE_DROP)
-		state->dropped = true;
-	else if (change->kind == PGR_CHANGE_CREATE)
-		state->created = (const PgrDefinition *) change->data;
-	if (change->kind != PGR_CHANGE_RATES)
+	switch (change->kind)
+	{
+		case PGR_CHANGE_CREATE:
+			state->created = (const PgrDefinition *) change->data;
+			break;
+		case PGR_CHANGE_ENTER:
+			state->origin.name = change->data;
+			state->origin.len = change->value_len;
+			break;
+		case PGR_CHANGE_DROP:
+		case PGR_CHANGE_LEAVE:
+			state->gone = true;
+			break;
+		default:
+			return; /* rates */
+	}
+	state->incarnation = change->incarnation;
+}
+
+const PgrDefinition *
+pgr_pending_resolve(const PgrRegistryName *registry, bool all,
+					const PgrSharedRoot *root, uint64 generation,
+					const PgrBlock **block, PgrPendingState *state)
+{
+	CommandId before = visible_before(all);
+	const PgrDefinition *definition;
+	const PgrPendingChange *change;
+	uint32 slot;
+
+	*block = NULL;
+	pgr_pending_state(registry, all, state);
+	if (state->gone)
+		return NULL;
+	if (state->created == NULL)
+		*block = pgr_directory_find(root, generation, registry->database,
+									registry->extension, state->origin.name,
+									state->origin.len, &slot);
+	if (*block != NULL && state->incarnation != 0 &&
+		state->incarnation != (*block)->definition.incarnation)
+		*block = NULL;
+	definition = *block ? &(*block)->definition : state->created;
+	if (definition != NULL)
+		state->incarnation = definition->incarnation;
+	else if (state->incarnation == 0)
+		return NULL;
+	change = newest_of_registry(&state->origin, state->incarnation,
+								PGR_CHANGE_ALTER, before);
+	if (change != NULL)
+		definition = (const PgrDefinition *) change->data;
+	change = newest_of_registry(&state->origin, state->incarnation,
+								PGR_CHANGE_CLEAR, before);
+	if (change != NULL)
 		state->since = change->sequence;
+	if (change != NULL || state->created != NULL)
+		*block = NULL;
+	return definition;
+}
+
+/* Where our changes of a registry are, whatever it is called by now. */
+static PgrRegistryName
+origin_of(const PgrDefinition *definition, CommandId before)
+{
+	PgrRegistryName registry = pgr_registry_name(definition);
+	const PgrPendingChange *change;
+
+	if (!has_renamed && !IsParallelWorker())
+		return registry;
+	change = newest_of_name(&registry, before);
+	if (change != NULL && change->kind == PGR_CHANGE_ENTER)
+	{
+		registry.name = change->data;
+		registry.len = change->value_len;
+	}
+	return registry;
 }
 
 PgrPendingFound
@@ -376,11 +514,9 @@ pgr_pending_find(const PgrDefinition *definition, const PgrPendingState *state,
 				 bool all, const char *key, uint32 key_len, PgrValue *value,
 				 TimestampTz *expires_at)
 {
-	PgrRegistryName registry = pgr_registry_name(definition);
-	const PgrPendingChange *change = newest_visible(&registry,
-													definition->incarnation,
-													key, key_len,
-													visible_before(all));
+	const PgrPendingChange *change =
+		newest_visible(&state->origin, definition->incarnation, key, key_len,
+					   PGR_CHANGE_PUT, visible_before(all));
 
 	if (change == NULL || change->sequence < state->since)
 		return PGR_PENDING_NONE;
@@ -396,38 +532,93 @@ pgr_pending_find(const PgrDefinition *definition, const PgrPendingState *state,
 bool
 pgr_pending_changes(const PgrDefinition *definition)
 {
-	PgrRegistryName registry = pgr_registry_name(definition);
+	PgrRegistryName origin = origin_of(definition, visible_before(false));
 
 	for (PgrRef ref = pgr_pin_pending_head(); ref != 0;
 		 ref = change_at(ref)->older)
 		if (change_at(ref)->incarnation == definition->incarnation &&
-			pgr_change_is_of(change_at(ref), &registry))
+			pgr_change_is_of(change_at(ref), &origin))
 			return true;
 	return false;
 }
 
-/* The visible changes to this incarnation of a registry, folded. */
+/* The visible changes to the entries of a registry, folded. */
 static void
-fold_visible(PgrFold *fold, const PgrDefinition *definition)
+fold_visible(PgrFold *fold, const PgrDefinition *definition, CommandId before)
 {
-	PgrRegistryName registry = pgr_registry_name(definition);
-	CommandId before = visible_before(false);
+	PgrRegistryName origin = origin_of(definition, before);
 	PgrPendingChange **changes;
 	int n;
 
 	changes = pgr_pending_oldest_first(&n);
 	for (int i = 0; i < n; i++)
 	{
-		if (changes[i]->command >= before ||
-			!pgr_change_is_of(changes[i], &registry))
-			continue;
-		if (changes[i]->kind == PGR_CHANGE_CREATE ||
-			changes[i]->kind == PGR_CHANGE_DROP)
-			pgr_fold_clear(fold);
-		else if (changes[i]->incarnation == definition->incarnation)
-			pgr_fold_add(fold, changes[i]);
+		const PgrPendingChange *change = changes[i];
+
+		if (change->command < before &&
+			change->incarnation == definition->incarnation &&
+			(change->kind == PGR_CHANGE_RATES ||
+			 change->kind == PGR_CHANGE_CLEAR ||
+			 change->kind == PGR_CHANGE_PUT ||
+			 change->kind == PGR_CHANGE_DELETE) &&
+			pgr_change_is_of(change, &origin))
+			pgr_fold_add(fold, change);
 	}
 	pfree(changes);
+}
+
+static bool
+has_expired(TimestampTz expires_at, TimestampTz now)
+{
+	return expires_at != 0 && expires_at <= now;
+}
+
+/* How many entries more than the block (NULL = none) the changes make. */
+static int64
+count_difference(const PgrFold *fold, const PgrBlock *block, TimestampTz now)
+{
+	int64 difference = 0;
+
+	for (int i = 0; i < fold->nchanges; i++)
+	{
+		const PgrChange *change = &fold->changes[i];
+		PgrEntry entry;
+		bool found = block != NULL &&
+			pgr_block_lookup(block, PGR_NEWEST, change->key, change->key_len,
+							 &entry);
+
+		difference += !change->remove && !has_expired(change->expires_at, now);
+		difference -= found && !has_expired(entry.expires_at, now);
+	}
+	return difference;
+}
+
+int64
+pgr_pending_count_newest(const PgrDefinition *definition)
+{
+	TimestampTz now = GetCurrentTransactionStartTimestamp();
+	PgrFold fold = {0};
+	PgrRegistryName registry = pgr_registry_name(definition);
+	PgrPendingState state = {.origin = registry};
+	const PgrBlock *block = NULL;
+	int64 count;
+	uint32 slot;
+
+	if (pgr_pending_any())
+	{
+		fold_visible(&fold, definition, InvalidCommandId);
+		pgr_pending_state(&registry, true, &state);
+	}
+	LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_SHARED);
+	if (!fold.fresh && !(definition->incarnation & PGR_PROVISIONAL))
+		block = pgr_directory_find(pgr_image_ptr(pgr_image, pgr_image->root),
+								   PGR_NEWEST, definition->database,
+								   definition->extension, state.origin.name,
+								   state.origin.len, &slot);
+	count = (block ? pgr_block_count(block, PGR_NEWEST, now) : 0) +
+		count_difference(&fold, block, now);
+	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
+	return count;
 }
 
 PgrBlock *
@@ -445,10 +636,11 @@ pgr_pending_overlay(const PgrDefinition *definition, const PgrBlock *base,
 	PgrBlock *block;
 	char *memory;
 
-	fold_visible(&fold, definition);
+	fold_visible(&fold, definition, visible_before(false));
 	build.changes = fold.changes;
 	build.nchanges = fold.nchanges;
 	build.mark_missing = fold.mark_missing;
+	build.fresh = fold.fresh;
 	build.extra = fold.extra;
 	build.extra_len = fold.extra_len;
 	build.extra_prefix = fold.extra_prefix;
@@ -460,6 +652,10 @@ pgr_pending_overlay(const PgrDefinition *definition, const PgrBlock *base,
 	block = (PgrBlock *) (TYPEALIGN(PGR_ARENA_UNIT, memory) +
 						  PGR_CHUNK_HEADER);
 	pgr_block_build(block, &build);
+	/* as the commit will have it; a new definition is no change of entries */
+	block->built_at = base && fold.nchanges == 0 && !fold.fresh ?
+		pgr_block_changed_at(base, pin->generation) :
+		GetCurrentTransactionStartTimestamp();
 	return block;
 }
 
@@ -486,7 +682,8 @@ overlay_is_for(const Overlay *overlay, const PgrDefinition *definition,
 	return kept->database == definition->database &&
 		kept->extension == definition->extension &&
 		kept->incarnation == definition->incarnation &&
-		strcmp(kept->name, definition->name) == 0;
+		kept->name_len == definition->name_len &&
+		memcmp(kept->name, definition->name, kept->name_len) == 0;
 }
 
 const PgrBlock *
@@ -515,8 +712,8 @@ pgr_pending_overlay_kept(const PgrDefinition *definition, const PgrBlock *base)
 }
 
 void
-pgr_pending_created(void (*visit)(const PgrDefinition *definition, void *arg),
-					void *arg)
+pgr_pending_named(void (*visit)(const PgrRegistryName *name, void *arg),
+				  void *arg)
 {
 	CommandId before = visible_before(false);
 	PgrPendingChange **changes;
@@ -530,9 +727,10 @@ pgr_pending_created(void (*visit)(const PgrDefinition *definition, void *arg),
 									changes[i]->data + changes[i]->name_offset,
 									changes[i]->name_len};
 
-		if (changes[i]->kind == PGR_CHANGE_CREATE &&
-			newest_visible(&registry, 0, NULL, 0, before) == changes[i])
-			visit((const PgrDefinition *) changes[i]->data, arg);
+		if ((changes[i]->kind == PGR_CHANGE_CREATE ||
+			 changes[i]->kind == PGR_CHANGE_ENTER) &&
+			newest_of_name(&registry, before) == changes[i])
+			visit(&registry, arg);
 	}
 	pfree(changes);
 }
@@ -568,6 +766,7 @@ end_transaction(void)
 	free_all();
 	length = 0;
 	last_sequence = 0;
+	has_renamed = false;
 	closed = false;
 	list_index = NULL; /* goes with TopTransactionContext */
 	pgr_pin_end_transaction();

@@ -51,6 +51,16 @@ extern void pgr_pending_delete(const PgrDefinition *definition,
 extern void pgr_pending_create(const PgrDefinition *definition);
 extern void pgr_pending_drop(const PgrDefinition *definition);
 
+/* All entries that are there now; those that are put later stay. */
+extern void pgr_pending_clear(const PgrDefinition *definition);
+
+/*
+ * From "definition" to "altered", which may have another name.  The caller
+ * has checked that nobody has that name.
+ */
+extern void pgr_pending_alter(const PgrDefinition *definition,
+							  const PgrDefinition *altered);
+
 /* A new set of rates: its puts follow.  "extra" starts with the base. */
 extern void pgr_pending_rates(const PgrDefinition *definition,
 							  const void *extra, uint32 extra_len,
@@ -69,17 +79,31 @@ pgr_pending_any(void)
 	return pgr_pin_pending_head() != 0;
 }
 
-/* What this transaction has done to a registry as a whole. */
+/* What this transaction has done to a name and to the registry that has it. */
 typedef struct PgrPendingState
 {
-	bool dropped;                 /* and not created again */
+	bool gone;                    /* the name is nobody's: dropped, renamed */
 	const PgrDefinition *created; /* in the arena; NULL = not by us */
-	bool touched;                 /* some change, of whatever kind */
-	uint32 since;                 /* changes of keys count if they are newer */
+	bool touched;                 /* the name, in whatever way */
+	PgrRegistryName origin;       /* what the image and our changes call it */
+	uint64 incarnation;           /* 0 = that of the origin's block */
+	uint32 since;                 /* changes of keys count if they are newer;
+								   * 0 = the block's entries do, too */
 } PgrPendingState;
 
+/* Of the name only. */
 extern void pgr_pending_state(const PgrRegistryName *registry, bool all,
 							  PgrPendingState *state);
+
+/*
+ * What a name means with our changes on top of "root", which is read as of
+ * "generation": NULL if nothing.
+ * *block is NULL if the root has no entries of it that count.
+ */
+extern const PgrDefinition *
+pgr_pending_resolve(const PgrRegistryName *registry, bool all,
+					const PgrSharedRoot *root, uint64 generation,
+					const PgrBlock **block, PgrPendingState *state);
 
 typedef enum PgrPendingFound
 {
@@ -98,8 +122,14 @@ extern PgrPendingFound pgr_pending_find(const PgrDefinition *definition,
 										PgrValue *value,
 										TimestampTz *expires_at);
 
-/* Has this transaction changed entries of the registry? */
+/* Has this transaction changed the registry? */
 extern bool pgr_pending_changes(const PgrDefinition *definition);
+
+/*
+ * Entries of the registry that have not expired, as of the newest commit and
+ * our own changes.  The caller holds the lock on the whole registry.
+ */
+extern int64 pgr_pending_count_newest(const PgrDefinition *definition);
 
 /*
  * A private block in the current memory context: "base" (NULL = empty) with
@@ -116,11 +146,11 @@ extern const PgrBlock *
 pgr_pending_overlay_kept(const PgrDefinition *definition,
 						 const PgrBlock *base);
 
-/* Calls "visit" for every registry that this transaction has created, as
- * visible now. */
-extern void pgr_pending_created(void (*visit)(const PgrDefinition *definition,
-											  void *arg),
-								void *arg);
+/* Calls "visit" for every name that this transaction has given to a registry,
+ * as visible now. */
+extern void pgr_pending_named(void (*visit)(const PgrRegistryName *name,
+											void *arg),
+							  void *arg);
 
 /* _PG_init: transaction callbacks. */
 extern void pgr_pending_install(void);

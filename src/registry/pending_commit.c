@@ -37,11 +37,12 @@ typedef struct FoldEntry
 /* What the transaction does to one registry. */
 typedef struct Target
 {
-	PgrRegistryName registry;
+	PgrRegistryName origin;
+	uint64 incarnation;
 	const PgrBlock *existing; /* before the transaction; NULL = none */
 	uint32 slot;
-	bool drop; /* the existing one */
-	const PgrDefinition *create;
+	bool drop;
+	const PgrDefinition *definition; /* newest of ours; NULL = unchanged */
 	PgrFold fold;
 } Target;
 
@@ -185,6 +186,12 @@ pgr_fold_add(PgrFold *fold, const PgrPendingChange *change)
 		fold_rates(fold, change);
 		return;
 	}
+	if (change->kind == PGR_CHANGE_CLEAR)
+	{
+		pgr_fold_clear(fold);
+		fold->fresh = true;
+		return;
+	}
 	Assert(change->kind == PGR_CHANGE_PUT ||
 		   change->kind == PGR_CHANGE_DELETE);
 	to = fold_change(fold, change->data + change->key_offset, change->key_len);
@@ -207,6 +214,7 @@ typedef struct TargetName
 {
 	Oid database;
 	Oid extension;
+	uint64 incarnation;
 	char name[PGR_NAME_LEN];
 } TargetName;
 
@@ -217,33 +225,52 @@ typedef struct TargetEntry
 } TargetEntry;
 
 static void
+set_target_name(TargetName *name, const PgrRegistryName *origin,
+				uint64 incarnation)
+{
+	memset(name, 0, sizeof(*name));
+	name->database = origin->database;
+	name->extension = origin->extension;
+	name->incarnation = incarnation;
+	memcpy(name->name, origin->name, origin->len);
+}
+
+static void
 index_target(Compiler *compiler, int i)
 {
-	const PgrRegistryName *registry = &compiler->targets[i].registry;
-	TargetName name = {registry->database, registry->extension, ""};
+	const Target *target = &compiler->targets[i];
+	TargetName name;
 	TargetEntry *entry;
 
-	memcpy(name.name, registry->name, registry->len);
+	set_target_name(&name, &target->origin, target->incarnation);
 	entry = hash_search(compiler->by_name, &name, HASH_ENTER, NULL);
 	entry->target = i;
 }
 
 static Target *
-known_target(Compiler *compiler, const PgrPendingChange *change)
+known_target(Compiler *compiler, const PgrRegistryName *origin,
+			 uint64 incarnation)
 {
 	if (compiler->by_name != NULL)
 	{
-		TargetName name = {change->database, change->extension, ""};
+		TargetName name;
 		TargetEntry *entry;
 
-		memcpy(name.name, change->data + change->name_offset,
-			   change->name_len);
+		set_target_name(&name, origin, incarnation);
 		entry = hash_search(compiler->by_name, &name, HASH_FIND, NULL);
 		return entry ? &compiler->targets[entry->target] : NULL;
 	}
 	for (int i = compiler->ntargets - 1; i >= 0; i--)
-		if (pgr_change_is_of(change, &compiler->targets[i].registry))
-			return &compiler->targets[i];
+	{
+		Target *target = &compiler->targets[i];
+
+		if (target->incarnation == incarnation &&
+			target->origin.database == origin->database &&
+			target->origin.extension == origin->extension &&
+			target->origin.len == origin->len &&
+			memcmp(target->origin.name, origin->name, origin->len) == 0)
+			return target;
+	}
 	return NULL;
 }
 
@@ -270,10 +297,8 @@ remember_target(Compiler *compiler)
 static Target *
 find_target(Compiler *compiler, const PgrPendingChange *change)
 {
-	PgrRegistryName registry = {change->database, change->extension,
-								change->data + change->name_offset,
-								change->name_len};
-	Target *target = known_target(compiler, change);
+	PgrRegistryName origin = pgr_change_origin(change);
+	Target *target = known_target(compiler, &origin, change->incarnation);
 
 	if (target != NULL)
 		return target;
@@ -286,11 +311,16 @@ find_target(Compiler *compiler, const PgrPendingChange *change)
 	}
 	target = &compiler->targets[compiler->ntargets++];
 	memset(target, 0, sizeof(*target));
-	target->registry = registry;
+	target->origin = origin;
+	target->incarnation = change->incarnation;
 	target->existing = pgr_directory_find(compiler->root, compiler->generation,
-										  registry.database,
-										  registry.extension, registry.name,
-										  registry.len, &target->slot);
+										  origin.database, origin.extension,
+										  origin.name, origin.len,
+										  &target->slot);
+	/* another one: ours was dropped with its extension, or is yet to come */
+	if (target->existing != NULL &&
+		target->existing->definition.incarnation != change->incarnation)
+		target->existing = NULL;
 	remember_target(compiler);
 	return target;
 }
@@ -323,20 +353,10 @@ emit_fold(PgrPlanRegistry *registry, const PgrFold *fold)
 	registry->changes = fold->changes;
 	registry->nchanges = fold->nchanges;
 	registry->mark_missing = fold->mark_missing;
+	registry->fresh = fold->fresh;
 	registry->extra = fold->extra;
 	registry->extra_len = fold->extra_len;
 	registry->extra_prefix = fold->extra_prefix;
-}
-
-/*
- * Is the change for the registry that is there now?  If not, that one was
- * dropped with its extension meanwhile, and the change is void.
- */
-static bool
-is_for_existing(const Target *target, const PgrPendingChange *change)
-{
-	return target->existing != NULL &&
-		target->existing->definition.incarnation == change->incarnation;
 }
 
 static void
@@ -345,23 +365,21 @@ collect(Compiler *compiler, const PgrPendingChange *change)
 	Target *target;
 
 	CHECK_FOR_INTERRUPTS();
-	if (change->kind == PGR_CHANGE_DROP_ALL)
-		return; /* compile has it */
+	if (change->kind == PGR_CHANGE_DROP_ALL ||
+		change->kind == PGR_CHANGE_LEAVE || change->kind == PGR_CHANGE_ENTER)
+		return; /* compile has the first, ALTER what the others say */
 	target = find_target(compiler, change);
 	switch ((PgrPendingKind) change->kind)
 	{
 		case PGR_CHANGE_CREATE:
-			pgr_fold_clear(&target->fold);
-			target->create = (const PgrDefinition *) change->data;
+		case PGR_CHANGE_ALTER:
+			target->definition = (const PgrDefinition *) change->data;
 			break;
 		case PGR_CHANGE_DROP:
-			pgr_fold_clear(&target->fold);
-			target->create = NULL;
-			target->drop |= is_for_existing(target, change);
+			target->drop = true;
 			break;
 		default:
-			if (change->incarnation == 0 || is_for_existing(target, change))
-				pgr_fold_add(&target->fold, change);
+			pgr_fold_add(&target->fold, change);
 			break;
 	}
 }
@@ -374,37 +392,84 @@ add_fixup(Compiler *compiler, PgrFold *fold, const char *key, uint32 key_len,
 	compiler->fixups[compiler->nfixups++] = registry;
 }
 
+/* Does the registry end with another name than it began with? */
+static bool
+is_renamed(const Target *target)
+{
+	return target->existing != NULL && target->definition != NULL &&
+		(target->definition->name_len != target->origin.len ||
+		 memcmp(target->definition->name, target->origin.name,
+				target->origin.len) != 0);
+}
+
+/* Before any name is given anew. */
+static void
+emit_name_removal(Compiler *compiler, const Target *target)
+{
+	if (target->existing == NULL || (!target->drop && !is_renamed(target)))
+		return;
+	compiler->extension = target->origin.extension;
+	fold_change(&compiler->directory, target->origin.name, target->origin.len)
+		->remove = true;
+}
+
+static void
+emit_create(Compiler *compiler, const Target *target)
+{
+	int index = compiler->nregistries;
+	PgrPlanRegistry *registry = emit(compiler, PGR_PLAN_CREATE, PGR_NO_SLOT,
+									 target->definition);
+
+	registry->definition.incarnation = 0; /* the publish has the real one */
+	emit_fold(registry, &target->fold);
+	add_fixup(compiler, &compiler->directory, target->definition->name,
+			  target->definition->name_len, index);
+	compiler->extension = target->origin.extension;
+	compiler->frees = false;
+}
+
+static void
+emit_change(Compiler *compiler, const Target *target)
+{
+	const PgrFold *fold = &target->fold;
+	PgrPlanRegistry *registry;
+
+	if (fold->nchanges == 0 && fold->extra == NULL && !fold->fresh &&
+		target->definition == NULL)
+		return;
+	registry = emit(compiler, PGR_PLAN_CHANGE, target->slot,
+					&target->existing->definition);
+	emit_fold(registry, fold);
+	registry->alter = target->definition;
+	if (is_renamed(target))
+	{
+		PgrChange *entry = fold_change(&compiler->directory,
+									   target->definition->name,
+									   target->definition->name_len);
+
+		entry->remove = false;
+		entry->fixed.i8 = target->slot;
+	}
+	compiler->frees &= target->definition == NULL;
+	for (int i = 0; i < fold->nchanges; i++)
+		compiler->frees &= fold->changes[i].remove;
+}
+
 static void
 emit_target(Compiler *compiler, const Target *target)
 {
-	if (target->create != NULL || target->drop)
-		compiler->extension = target->registry.extension;
-	if (target->create != NULL)
+	if (target->incarnation & PGR_PROVISIONAL)
 	{
-		int index = compiler->nregistries;
-
-		emit_fold(emit(compiler, PGR_PLAN_CREATE, PGR_NO_SLOT, target->create),
-				  &target->fold);
-		add_fixup(compiler, &compiler->directory, target->registry.name,
-				  target->registry.len, index);
-		compiler->frees = false;
+		if (!target->drop)
+			emit_create(compiler, target);
 	}
+	else if (target->existing == NULL)
+		return; /* void */
 	else if (target->drop)
-		fold_change(&compiler->directory, target->registry.name,
-					target->registry.len)
-			->remove = true;
-	if (target->drop)
 		emit(compiler, PGR_PLAN_DROP, target->slot,
 			 &target->existing->definition);
-	if (target->create == NULL && !target->drop && target->existing != NULL &&
-		(target->fold.nchanges > 0 || target->fold.extra != NULL))
-	{
-		emit_fold(emit(compiler, PGR_PLAN_CHANGE, target->slot,
-					   &target->existing->definition),
-				  &target->fold);
-		for (int i = 0; i < target->fold.nchanges; i++)
-			compiler->frees &= target->fold.changes[i].remove;
-	}
+	else
+		emit_change(compiler, target);
 }
 
 /* The database's own directory, made with its first registry. */
@@ -493,9 +558,9 @@ static bool
 is_dropped(const Compiler *compiler, const Target *target)
 {
 	for (int i = 0; i < compiler->ndrops; i++)
-		if (compiler->drops[i]->database == target->registry.database &&
+		if (compiler->drops[i]->database == target->origin.database &&
 			(compiler->drops[i]->extension == InvalidOid ||
-			 compiler->drops[i]->extension == target->registry.extension))
+			 compiler->drops[i]->extension == target->origin.extension))
 			return true;
 	return false;
 }
@@ -513,6 +578,9 @@ compile(Compiler *compiler, PgrPendingChange **changes, int n)
 			compiler->drops[compiler->ndrops++] = changes[i];
 	}
 	compiler->fixups = palloc((compiler->ntargets + 1) * sizeof(int));
+	for (int i = 0; i < compiler->ntargets; i++)
+		if (!is_dropped(compiler, &compiler->targets[i]))
+			emit_name_removal(compiler, &compiler->targets[i]);
 	for (int i = 0; i < compiler->ntargets; i++)
 		if (!is_dropped(compiler, &compiler->targets[i]))
 			emit_target(compiler, &compiler->targets[i]);

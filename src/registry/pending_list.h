@@ -18,8 +18,32 @@ typedef enum PgrPendingKind
 	PGR_CHANGE_CREATE, /* value: its PgrDefinition */
 	PGR_CHANGE_DROP,
 	PGR_CHANGE_RATES, /* value: extra; flags: length of its prefix */
-	PGR_CHANGE_DROP_ALL
+	PGR_CHANGE_DROP_ALL,
+	PGR_CHANGE_CLEAR, /* all entries that are there */
+	PGR_CHANGE_ALTER, /* value: the PgrDefinition from now on */
+	PGR_CHANGE_LEAVE, /* the registry of this name has another one now */
+	PGR_CHANGE_ENTER  /* value: origin of the registry that has it now */
 } PgrPendingKind;
+
+/*
+ * What a registry is called in the list: its origin, the name that it had when
+ * the transaction began or created it, and its incarnation.  So a change finds
+ * its registry before and after it gets another name.  What a name means is
+ * told by the changes of names: CREATE, DROP, LEAVE, ENTER (and RATES, of a
+ * name that never changes its meaning).  A DROP of a registry that has another
+ * name than its origin has that as its value.
+ */
+static inline bool
+pgr_change_is_of_name(uint8 kind)
+{
+	return kind == PGR_CHANGE_CREATE || kind == PGR_CHANGE_DROP ||
+		kind == PGR_CHANGE_RATES || kind == PGR_CHANGE_DROP_ALL ||
+		kind == PGR_CHANGE_LEAVE || kind == PGR_CHANGE_ENTER;
+}
+
+/* Registries that this transaction has created have incarnations of its own,
+ * until they are published. */
+#define PGR_PROVISIONAL (UINT64_C(1) << 63)
 
 /*
  * One uncommitted change, in the arena.
@@ -33,7 +57,7 @@ typedef struct PgrPendingChange
 	PgrRef older;
 	PgrRef older_same;  /* next older one with the same hash */
 	uint64 hash;        /* of registry and key; see pending.c */
-	uint64 incarnation; /* of the registry; 0 = created by us */
+	uint64 incarnation; /* of the registry */
 	uint32 sequence;
 	CommandId command;
 	SubTransactionId subtransaction;
@@ -61,6 +85,7 @@ typedef struct PgrFold
 	int capacity;
 	struct HTAB *by_key; /* once there are many */
 	bool mark_missing;
+	bool fresh; /* nothing else stays */
 	const void *extra;
 	uint32 extra_len;
 	uint32 extra_prefix;
@@ -78,6 +103,22 @@ pgr_change_is_of(const PgrPendingChange *change,
 		change->name_len == registry->len &&
 		memcmp(change->data + change->name_offset, registry->name,
 			   registry->len) == 0;
+}
+
+/* The origin of the registry that a change is for. */
+static inline PgrRegistryName
+pgr_change_origin(const PgrPendingChange *change)
+{
+	PgrRegistryName origin = {change->database, change->extension,
+							  change->data + change->name_offset,
+							  change->name_len};
+
+	if (change->kind == PGR_CHANGE_DROP && change->value_len > 0)
+	{
+		origin.name = change->data;
+		origin.len = change->value_len;
+	}
+	return origin;
 }
 
 /* The changes from the oldest to the newest, in the current context. */

@@ -28,6 +28,7 @@ typedef struct PgrReservation
 	uint32 slot;
 	uint32 reservers; /* who will build a block */
 	uint32 patchers;  /* who will not */
+	bool fresh;       /* its one reserver keeps nothing of the block */
 	uint32 extra_len; /* the largest asked for */
 	int64 entries;
 	uint64 bytes;
@@ -83,7 +84,7 @@ reservation_bytes(const PgrReservation *reservation)
 	const PgrBlock *block = current_block(reservation->slot);
 	uint32 extra_len = reservation->extra_len;
 
-	if (block == NULL)
+	if (block == NULL || reservation->fresh)
 		return pgr_block_bytes(reservation->entries, reservation->bytes,
 							   extra_len);
 	return pgr_block_bytes(block->entries + reservation->entries,
@@ -232,7 +233,8 @@ can_patch(const PgrPlanRegistry *registry, const PgrReservation *reservation)
 {
 	const PgrBlock *block = current_block(registry->slot);
 
-	return block != NULL && block->patchable && registry->extra == NULL &&
+	return block != NULL && block->patchable && !registry->fresh &&
+		registry->alter == NULL && registry->extra == NULL &&
 		!registry->mark_missing && registry->expected_birth == 0 &&
 		pgr_patch_is_cheaper(block, registry->nchanges) &&
 		reservation->entries <= pgr_patch_room(block);
@@ -274,6 +276,8 @@ reserve_change(PgrPlanRegistry *registry, bool last_resort, Size *wanted)
 	reservation->entries += registry->entries;
 	reservation->bytes += registry->bytes;
 	reservation->extra_len = Max(reservation->extra_len, registry->extra_len);
+	reservation->fresh = registry->fresh && reservation->reservers == 0 &&
+		reservation->patchers == 0;
 	registry->reserved = true;
 	registry->patch = can_patch(registry, reservation) &&
 		reserve_versions(registry, wanted);
@@ -429,11 +433,14 @@ build_into(PgrRef memory, const PgrPlan *plan, PgrPlanRegistry *registry,
 	PgrBlockBuild build = {
 		.old = old,
 		.generation = PGR_NEWEST,
-		.definition = old ? &old->definition : &registry->definition,
+		.definition = registry->alter ? registry->alter :
+			old                       ? &old->definition :
+										&registry->definition,
 		.seed = pgr_image->seed,
 		.changes = registry->changes,
 		.nchanges = registry->nchanges,
 		.mark_missing = registry->mark_missing,
+		.fresh = registry->fresh,
 		.extra = registry->extra,
 		.extra_len = registry->extra_len,
 		.extra_prefix = registry->extra_prefix,
@@ -445,8 +452,12 @@ build_into(PgrRef memory, const PgrPlan *plan, PgrPlanRegistry *registry,
 		build.room = others->entries;
 	build.patchable = (others != NULL && others->patchers > 0) ||
 		(build.definition->kind != PGR_BLOCK_RATES &&
-		 pgr_patch_pays((old ? old->entries : 0) + registry->nchanges));
+		 pgr_patch_pays((old && !registry->fresh ? old->entries : 0) +
+						registry->nchanges));
 	pgr_block_build(block, &build);
+	if (old != NULL && registry->alter != NULL && registry->nchanges == 0 &&
+		!registry->fresh)
+		block->built_at = pgr_block_changed_at(old, PGR_NEWEST);
 	pgr_arena_shrink(arena(), memory, block->size);
 }
 

@@ -43,7 +43,10 @@ typedef struct PgrPlanRegistry
 								 * has been dropped */
 	PgrChange *changes;       /* no key twice */
 	int nchanges;
-	bool mark_missing; /* flag all other entries */
+	bool mark_missing;          /* flag all other entries */
+	bool fresh;                 /* remove all other entries; nobody else has
+								 * changed the registry meanwhile */
+	const PgrDefinition *alter; /* NULL = as it is */
 	const void *extra;
 	uint32 extra_len;
 	uint32 extra_prefix;   /* keep entries only if this many bytes of

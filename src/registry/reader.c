@@ -4,6 +4,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "mb/pg_wchar.h"
 #include "nodes/primnodes.h"
 #include "utils/acl.h"
@@ -11,7 +12,9 @@
 
 #include "base/compat.h"
 #include "registry/directory.h"
+#include "registry/line.h"
 #include "registry/reader.h"
+#include "registry/stale.h"
 #include "shm/area.h"
 
 bool
@@ -63,19 +66,16 @@ resolve(PgrText name, const PgrBlock **block, PgrPendingState *state)
 	if (name.len == 0 || name.len >= PGR_NAME_LEN)
 		return NULL;
 	pin = pgr_pin();
-	*block = pgr_directory_find(pin->root, pin->generation, MyDatabaseId,
-								pgr_directory_extension(), name.data, name.len,
-								&slot);
 	if (pgr_pending_any())
 	{
 		PgrRegistryName registry = registry_name(name);
 
-		pgr_pending_state(&registry, false, state);
-		if (state->dropped || state->created)
-			*block = NULL;
+		return pgr_pending_resolve(&registry, false, pin->root,
+								   pin->generation, block, state);
 	}
-	if (state->created)
-		return state->created;
+	*block = pgr_directory_find(pin->root, pin->generation, MyDatabaseId,
+								pgr_directory_extension(), name.data, name.len,
+								&slot);
 	return *block ? &(*block)->definition : NULL;
 }
 
@@ -135,6 +135,8 @@ pgr_reader_find(FunctionCallInfo fcinfo, PgrText name, PgrText key,
 	PgrEntry entry;
 
 	*type = (PgrValueType) definition->value_type;
+	if (!pgr_stale_may_serve(definition, block))
+		return false;
 	if (key.len == 0 || key.len > PGR_KEY_MAX_BYTES)
 		return false;
 	if (pgr_pending_any())
@@ -171,17 +173,158 @@ pgr_reader_block(PgrText name)
 	PgrPendingState state;
 	const PgrDefinition *definition = resolve_allowed(name, &block, &state);
 
+	if (!pgr_stale_may_serve(definition, block))
+		return NULL;
 	if (!pgr_pending_any())
 		return block;
 	return pgr_pending_overlay_kept(definition, block);
+}
+
+/* ------------------------------------------------------------------------
+ * Many keys
+ * ------------------------------------------------------------------------
+ */
+
+#define BATCH 16 /* as many lines as a core can wait for at a time */
+
+/* The entries that have been visited: open addressing, at most half full. */
+typedef struct Visited
+{
+	const PgrItem **items;
+	uint32 mask;
+} Visited;
+
+static void
+start_visits(Visited *visited, int n)
+{
+	uint32 size = 16;
+
+	while (size < (uint32) n * 2)
+		size *= 2;
+	visited->mask = size - 1;
+	visited->items = MemoryContextAllocExtended(CurrentMemoryContext,
+												size * sizeof(PgrItem *),
+												MCXT_ALLOC_HUGE |
+													MCXT_ALLOC_ZERO);
+}
+
+static bool
+is_first_visit(Visited *visited, const PgrItem *item)
+{
+	uint32 i = (uint32) pgr_mix((uintptr_t) item,
+								UINT64_C(0x9E3779B97F4A7C15)) &
+		visited->mask;
+
+	for (; visited->items[i] != NULL; i = (i + 1) & visited->mask)
+		if (visited->items[i] == item)
+			return false;
+	visited->items[i] = item;
+	return true;
+}
+
+/* Each step asks for what the next one reads, for all keys of the batch. */
+static void
+find_batch(const PgrBlock *block, const PgrText *keys, int n,
+		   uint64 generation, PgrEntry *found)
+{
+	uint64 words[BATCH];
+	uint64 hashes[BATCH];
+
+	for (int i = 0; i < n; i++)
+	{
+		words[i] = pgr_key_word(keys[i].data, keys[i].len);
+		hashes[i] = pgr_key_hash(keys[i].data, keys[i].len, words[i],
+								 block->seed);
+		pgr_block_prefetch_tags(block, hashes[i]);
+	}
+	for (int i = 0; i < n; i++)
+		pgr_block_prefetch_slot(block, hashes[i]);
+	for (int i = 0; i < n; i++)
+		pgr_block_prefetch_item(block, words[i], hashes[i]);
+	for (int i = 0; i < n; i++)
+	{
+		if (!pgr_block_lookup_hashed(block, generation, keys[i].data,
+									 keys[i].len, words[i], hashes[i],
+									 &found[i]))
+			found[i].item = NULL;
+		else
+			pgr_entry_complete(&found[i], keys[i].len);
+	}
+}
+
+void
+pgr_reader_find_many(PgrText name, const PgrText *keys, int n,
+					 PgrReaderVisit visit, void *arg)
+{
+	const PgrBlock *block = pgr_reader_block(name);
+	PgrEntry found[BATCH];
+	Visited visited;
+	uint64 generation;
+
+	if (block == NULL)
+		return;
+	generation = pgr_pin()->generation;
+	start_visits(&visited, n);
+	for (int start = 0; start < n; start += BATCH)
+	{
+		int batch = Min(BATCH, n - start);
+
+		CHECK_FOR_INTERRUPTS();
+		find_batch(block, keys + start, batch, generation, found);
+		for (int i = 0; i < batch; i++)
+			if (found[i].item != NULL && keys[start + i].len > 0 &&
+				!pgr_reader_expired(found[i].expires_at) &&
+				is_first_visit(&visited, found[i].item))
+				visit(block, &found[i], arg);
+	}
+	pfree(visited.items);
+}
+
+bool
+pgr_reader_estimate(PgrText name, double *entries)
+{
+	Oid extension = pgr_directory_extension();
+	const PgrSharedRoot *root;
+	const PgrBlock *block;
+	PgrDefinition definition;
+	uint64 generation;
+	double count = 0;
+	uint32 slot;
+	int cell;
+
+	if (name.len == 0 || name.len >= PGR_NAME_LEN)
+		return false;
+	cell = pgr_line_pin(GetCurrentStatementStartTimestamp(), &generation,
+						&root);
+	block = pgr_directory_find(root, generation, MyDatabaseId, extension,
+							   name.data, name.len, &slot);
+	if (block != NULL)
+	{
+		definition = block->definition;
+		count = (double) pgr_block_entries(block, generation);
+	}
+	if (cell >= 0)
+		pgr_line_unpin(cell);
+	if (block == NULL || !pgr_reader_allowed(&definition))
+		return false;
+	*entries = count;
+	return true;
+}
+
+const PgrDefinition *
+pgr_reader_look(PgrText name, const PgrBlock **block)
+{
+	PgrPendingState state;
+	const PgrDefinition *definition = resolve(name, block, &state);
+
+	return definition != NULL && pgr_reader_allowed(definition) ? definition :
+																  NULL;
 }
 
 bool
 pgr_reader_exists(PgrText name)
 {
 	const PgrBlock *block;
-	PgrPendingState state;
-	const PgrDefinition *definition = resolve(name, &block, &state);
 
-	return definition != NULL && pgr_reader_allowed(definition);
+	return pgr_reader_look(name, &block) != NULL;
 }

@@ -12,6 +12,7 @@
 
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "utils/builtins.h"
 
 #include "registry/pending.h"
 #include "registry/pin.h"
@@ -83,6 +84,18 @@ pgr_short_key(Datum datum, uint64 *word)
 	return len;
 }
 
+#define PGR_INT_KEY_BYTES (MAXINT8LEN + 1)
+
+/* The key that an integer stands for: its decimal text, at "digits". */
+static inline PgrText
+pgr_int_key(int64 n, char digits[PGR_INT_KEY_BYTES])
+{
+	PgrText key = {digits, 0};
+
+	key.len = (uint32) pg_lltoa(n, digits);
+	return key;
+}
+
 /* The slot of a key that pgr_short_key() took from "datum". */
 static pg_attribute_always_inline const PgrSlot *
 pgr_block_find_short(const PgrBlock *block, Datum datum, uint32 len,
@@ -94,9 +107,17 @@ pgr_block_find_short(const PgrBlock *block, Datum datum, uint32 len,
 								 pgr_key_hash(key, len, word, block->seed));
 }
 
+/* Same pin, same role, the registry's name a constant, no expiry. */
+static pg_attribute_always_inline bool
+pgr_reader_is_plain(const PgrReader *reader)
+{
+	return likely(reader != NULL && reader->token == pgr_pin_token &&
+				  reader->plain && reader->user == GetUserId());
+}
+
 /*
- * The shortest path of a read: same pin, same role, the registry's name a
- * constant, a short key, no expiry.  NULL: not found, or ask pgr_reader_fast().
+ * The shortest path of a read: a plain reader and a short key.  NULL: not
+ * found, or ask pgr_reader_fast().
  */
 static pg_attribute_always_inline const PgrSlot *
 pgr_reader_slot(FunctionCallInfo fcinfo)
@@ -105,13 +126,26 @@ pgr_reader_slot(FunctionCallInfo fcinfo)
 	uint64 word;
 	uint32 len;
 
-	if (unlikely(reader == NULL || reader->token != pgr_pin_token ||
-				 !reader->plain || reader->user != GetUserId()))
+	if (unlikely(!pgr_reader_is_plain(reader)))
 		return NULL;
 	len = pgr_short_key(PG_GETARG_DATUM(1), &word);
 	if (unlikely(len == 0))
 		return NULL;
 	return pgr_block_find_short(reader->block, PG_GETARG_DATUM(1), len, word);
+}
+
+/* The same for a key that is an integer, of any length. */
+static pg_attribute_always_inline const PgrSlot *
+pgr_reader_slot_int(FunctionCallInfo fcinfo)
+{
+	const PgrReader *reader = fcinfo->flinfo->fn_extra;
+	char digits[PGR_INT_KEY_BYTES];
+	PgrText key;
+
+	if (unlikely(!pgr_reader_is_plain(reader)))
+		return NULL;
+	key = pgr_int_key(PG_GETARG_INT64(1), digits);
+	return pgr_block_find(reader->block, key.data, key.len);
 }
 
 /*
@@ -155,9 +189,32 @@ extern bool pgr_reader_find(FunctionCallInfo fcinfo, PgrText name, PgrText key,
 
 /*
  * The whole registry as this statement sees it: a block in shared memory, or
- * a private one in the current context.
+ * a private one.  NULL if it has no entries to show.
  */
 extern const PgrBlock *pgr_reader_block(PgrText name);
+
+typedef void (*PgrReaderVisit)(const PgrBlock *block, const PgrEntry *entry,
+							   void *arg);
+
+/*
+ * Calls "visit" for each entry that one of the keys names, once, in the order
+ * of the keys.  A key of no length names none.
+ */
+extern void pgr_reader_find_many(PgrText name, const PgrText *keys, int n,
+								 PgrReaderVisit visit, void *arg);
+
+/*
+ * For the planner: how many entries the registry has, as of now; its pin ends
+ * here, so that planning holds back no version.  False if this role may not read it.
+ */
+extern bool pgr_reader_estimate(PgrText name, double *entries);
+
+/*
+ * The definition and the committed block, if any, of a registry that this role
+ * may read; otherwise NULL.
+ */
+extern const PgrDefinition *pgr_reader_look(PgrText name,
+											const PgrBlock **block);
 
 /* Would pgr_reader_block succeed? */
 extern bool pgr_reader_exists(PgrText name);

@@ -38,9 +38,9 @@ static const TypeRow types[PGR_VALUE_TYPES] = {
 	[PGR_TYPE_TEXT] = {TEXTOID, "text", "get_text", true},
 	[PGR_TYPE_NUMERIC] = {NUMERICOID, "numeric", "get_numeric", true},
 	[PGR_TYPE_FLOAT8] = {FLOAT8OID, "float8", "get_float8", false},
-	[PGR_TYPE_BIGINT] = {INT8OID, "bigint", "get_numeric", false},
-	[PGR_TYPE_BOOLEAN] = {BOOLOID, "boolean", "get", false},
-	[PGR_TYPE_TIMESTAMPTZ] = {TIMESTAMPTZOID, "timestamptz", "get_text",
+	[PGR_TYPE_BIGINT] = {INT8OID, "bigint", "get_bigint", false},
+	[PGR_TYPE_BOOLEAN] = {BOOLOID, "boolean", "get_boolean", false},
+	[PGR_TYPE_TIMESTAMPTZ] = {TIMESTAMPTZOID, "timestamptz", "get_timestamptz",
 							  false},
 };
 
@@ -353,4 +353,51 @@ pgr_value_to_float8(PgrValueType type, const PgrValue *value)
 			refuse_read(type, "float8");
 			return 0;
 	}
+}
+
+int64
+pgr_value_to_bigint(PgrValueType type, const PgrValue *value)
+{
+	switch (type)
+	{
+		case PGR_TYPE_NUMERIC:
+			return DatumGetInt64(
+				DirectFunctionCall1(numeric_int8, as_datum(type, value)));
+		case PGR_TYPE_FLOAT8:
+			return DatumGetInt64(
+				DirectFunctionCall1(dtoi8, as_datum(type, value)));
+		case PGR_TYPE_BIGINT:
+			return value->fixed.i8;
+		case PGR_TYPE_JSONB:
+			return DatumGetInt64(
+				DirectFunctionCall1(jsonb_int8, as_datum(type, value)));
+		default:
+			refuse_read(type, "bigint");
+			return 0;
+	}
+}
+
+bool
+pgr_value_to_boolean(PgrValueType type, const PgrValue *value)
+{
+	switch (type)
+	{
+		case PGR_TYPE_BOOLEAN:
+			return value->fixed.i8 != 0;
+		case PGR_TYPE_JSONB:
+			return DatumGetBool(
+				DirectFunctionCall1(jsonb_bool, as_datum(type, value)));
+		default:
+			refuse_read(type, "boolean");
+			return false;
+	}
+}
+
+/* No type of ours has a cast to timestamptz. */
+TimestampTz
+pgr_value_to_timestamptz(PgrValueType type, const PgrValue *value)
+{
+	if (type != PGR_TYPE_TIMESTAMPTZ)
+		refuse_read(type, "timestamptz");
+	return value->fixed.i8;
 }

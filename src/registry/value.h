@@ -62,6 +62,10 @@ extern Datum pgr_value_to_jsonb(PgrValueType type, const PgrValue *value);
 extern Datum pgr_value_to_text(PgrValueType type, const PgrValue *value);
 extern Datum pgr_value_to_numeric(PgrValueType type, const PgrValue *value);
 extern float8 pgr_value_to_float8(PgrValueType type, const PgrValue *value);
+extern int64 pgr_value_to_bigint(PgrValueType type, const PgrValue *value);
+extern bool pgr_value_to_boolean(PgrValueType type, const PgrValue *value);
+extern TimestampTz pgr_value_to_timestamptz(PgrValueType type,
+											const PgrValue *value);
 
 /* False if the numeric may be one that float8 cannot hold: ask the cast. */
 static inline bool

@@ -92,34 +92,42 @@ pgr_write_allowed_here(const char *what)
 }
 
 /*
- * Copy the definition that is newest: the last committed one, or our own.
- * The writer lock, shared, keeps the current root; no pin is needed.
+ * What a name means in the newest commit and our own changes; the block is
+ * valid while the writer lock, shared, keeps the current root.  No pin needed.
  */
+static const PgrDefinition *
+resolve_newest_locked(const PgrRegistryName *registry, const PgrBlock **block,
+					  PgrPendingState *state)
+{
+	const PgrSharedRoot *root = pgr_image_ptr(pgr_image, pgr_image->root);
+	uint32 slot;
+
+	if (pgr_pending_any())
+		return pgr_pending_resolve(registry, true, root, PGR_NEWEST, block,
+								   state);
+	*block = pgr_directory_find(root, PGR_NEWEST, registry->database,
+								registry->extension, registry->name,
+								registry->len, &slot);
+	return *block ? &(*block)->definition : NULL;
+}
+
+/* Copy the definition that is newest: the last committed one, or our own. */
 static bool
 newest_definition(const PgrRegistryName *registry, PgrDefinition *definition)
 {
 	const PgrBlock *block;
-	PgrPendingState state = {0};
-	uint32 slot;
+	const PgrDefinition *newest;
+	PgrPendingState state;
 
+	/* may allocate, so before the lock */
 	if (pgr_pending_any())
 		pgr_pending_state(registry, true, &state);
-	if (state.dropped)
-		return false;
-	if (state.created)
-	{
-		*definition = *state.created;
-		return true;
-	}
 	LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_SHARED);
-	block = pgr_directory_find(pgr_image_ptr(pgr_image, pgr_image->root),
-							   PGR_NEWEST, registry->database,
-							   registry->extension, registry->name,
-							   registry->len, &slot);
-	if (block != NULL)
-		*definition = block->definition;
+	newest = resolve_newest_locked(registry, &block, &state);
+	if (newest != NULL)
+		*definition = *newest;
 	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
-	return block != NULL;
+	return newest != NULL;
 }
 
 static bool
@@ -212,42 +220,30 @@ pgr_write_open_rates(PgrDefinition *definition)
 bool
 pgr_write_key_exists(const PgrDefinition *definition, PgrText key)
 {
-	PgrPendingState state = {0};
+	PgrRegistryName registry = pgr_registry_name(definition);
+	PgrPendingState state;
+	PgrPendingFound ours = PGR_PENDING_NONE;
 	const PgrBlock *block;
 	PgrEntry entry;
 	bool found = false;
 	PgrValue value;
 	TimestampTz expires_at = 0;
 	TimestampTz now = GetCurrentTransactionStartTimestamp();
-	uint32 slot;
 
 	if (pgr_pending_any())
-	{
-		PgrRegistryName registry = pgr_registry_name(definition);
-
 		pgr_pending_state(&registry, true, &state);
-		switch (pgr_pending_find(definition, &state, true, key.data, key.len,
-								 &value, &expires_at))
-		{
-			case PGR_PENDING_VALUE:
-				return expires_at == 0 || expires_at > now;
-			case PGR_PENDING_DELETED:
-				return false;
-			case PGR_PENDING_NONE:
-				break;
-		}
-	}
-	if (state.created)
-		return false;
 	LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_SHARED);
-	block = pgr_directory_find(pgr_image_ptr(pgr_image, pgr_image->root),
-							   PGR_NEWEST, definition->database,
-							   definition->extension, definition->name,
-							   definition->name_len, &slot);
-	if (block != NULL)
+	(void) resolve_newest_locked(&registry, &block, &state);
+	if (pgr_pending_any())
+		ours = pgr_pending_find(definition, &state, true, key.data, key.len,
+								&value, &expires_at);
+	if (ours == PGR_PENDING_NONE && block != NULL)
 		found = pgr_block_lookup(block, PGR_NEWEST, key.data, key.len, &entry);
+	if (found)
+		expires_at = entry.expires_at;
 	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
-	return found && (entry.expires_at == 0 || entry.expires_at > now);
+	return (ours == PGR_PENDING_VALUE || found) &&
+		(expires_at == 0 || expires_at > now);
 }
 
 bool

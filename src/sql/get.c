@@ -4,19 +4,38 @@
  *
  * The fast path of each is the product: no lock, no store to shared memory, no
  * palloc for a fixed-size result (R-1).
+ *
+ * Each function comes twice: with the key as text, and with a bigint that
+ * stands for its decimal text.  The bodies are inlined into both, so that
+ * neither pays for the other.
  */
 #include "postgres.h"
 
 #include "fmgr.h"
 #include "utils/builtins.h"
+#include "utils/timestamp.h"
 
 #include "base/compat.h"
 #include "registry/reader.h"
 
-PG_FUNCTION_INFO_V1(pgr_sql_get);
-PG_FUNCTION_INFO_V1(pgr_sql_get_text);
-PG_FUNCTION_INFO_V1(pgr_sql_get_numeric);
-PG_FUNCTION_INFO_V1(pgr_sql_get_float8);
+#define DEFINE_GETTER(name)                         \
+	PG_FUNCTION_INFO_V1(pgr_sql_##name);            \
+	PG_FUNCTION_INFO_V1(pgr_sql_##name##_by_int);   \
+	Datum pgr_sql_##name(PG_FUNCTION_ARGS)          \
+	{                                               \
+		return name(fcinfo, KEY_TEXT);              \
+	}                                               \
+	Datum pgr_sql_##name##_by_int(PG_FUNCTION_ARGS) \
+	{                                               \
+		return name(fcinfo, KEY_BIGINT);            \
+	}                                               \
+	extern Datum pgr_sql_##name(PG_FUNCTION_ARGS)
+
+typedef enum KeyKind
+{
+	KEY_TEXT,
+	KEY_BIGINT
+} KeyKind;
 
 typedef enum Found
 {
@@ -52,10 +71,13 @@ find_fast(FunctionCallInfo fcinfo, PgrText key, PgrValueType *type,
 }
 
 /* Whatever path it takes; the value lies in shared memory. */
-static bool
-find(FunctionCallInfo fcinfo, PgrValueType *type, PgrValue *value)
+static pg_noinline bool
+find(FunctionCallInfo fcinfo, KeyKind kind, PgrValueType *type,
+	 PgrValue *value)
 {
-	PgrText key = pgr_text(PG_GETARG_DATUM(1));
+	char digits[PGR_INT_KEY_BYTES];
+	PgrText key = kind == KEY_TEXT ? pgr_text(PG_GETARG_DATUM(1)) :
+									 pgr_int_key(PG_GETARG_INT64(1), digits);
 	PgrEntry entry;
 
 	switch (find_fast(fcinfo, key, type, &entry))
@@ -71,41 +93,118 @@ find(FunctionCallInfo fcinfo, PgrValueType *type, PgrValue *value)
 	}
 }
 
+/* The shortest path; NULL: ask find(). */
+static pg_attribute_always_inline const PgrSlot *
+find_slot(FunctionCallInfo fcinfo, KeyKind kind)
+{
+	return kind == KEY_TEXT ? pgr_reader_slot(fcinfo) :
+							  pgr_reader_slot_int(fcinfo);
+}
+
+static inline PgrValueType
+type_read(FunctionCallInfo fcinfo)
+{
+	return ((const PgrReader *) fcinfo->flinfo->fn_extra)->value_type;
+}
+
 static pg_noinline Datum
-get_float8_slowly(FunctionCallInfo fcinfo)
+get_float8_slowly(FunctionCallInfo fcinfo, KeyKind kind)
 {
 	PgrValueType type;
 	PgrValue value;
 
-	if (!find(fcinfo, &type, &value))
+	if (!find(fcinfo, kind, &type, &value))
 		PG_RETURN_NULL();
 	PG_RETURN_FLOAT8(pgr_value_to_float8(type, &value));
 }
 
-Datum
-pgr_sql_get_float8(PG_FUNCTION_ARGS)
+static pg_attribute_always_inline Datum
+get_float8(FunctionCallInfo fcinfo, KeyKind kind)
 {
-	const PgrSlot *slot = pgr_reader_slot(fcinfo);
+	const PgrSlot *slot = find_slot(fcinfo, kind);
 
 	if (likely(slot != NULL))
 	{
-		const PgrReader *reader = fcinfo->flinfo->fn_extra;
+		PgrValueType type = type_read(fcinfo);
 
-		if (likely(reader->value_type == PGR_TYPE_FLOAT8 ||
-				   (reader->value_type == PGR_TYPE_NUMERIC &&
+		if (likely(type == PGR_TYPE_FLOAT8 ||
+				   (type == PGR_TYPE_NUMERIC &&
 					pgr_value_twin_is_exact(slot->fixed.f8))))
 			PG_RETURN_FLOAT8(slot->fixed.f8);
 	}
-	return get_float8_slowly(fcinfo);
+	return get_float8_slowly(fcinfo, kind);
 }
 
 static pg_noinline Datum
-get_numeric_slowly(FunctionCallInfo fcinfo)
+get_bigint_slowly(FunctionCallInfo fcinfo, KeyKind kind)
 {
 	PgrValueType type;
 	PgrValue value;
 
-	if (!find(fcinfo, &type, &value))
+	if (!find(fcinfo, kind, &type, &value))
+		PG_RETURN_NULL();
+	PG_RETURN_INT64(pgr_value_to_bigint(type, &value));
+}
+
+static pg_attribute_always_inline Datum
+get_bigint(FunctionCallInfo fcinfo, KeyKind kind)
+{
+	const PgrSlot *slot = find_slot(fcinfo, kind);
+
+	if (likely(slot != NULL && type_read(fcinfo) == PGR_TYPE_BIGINT))
+		PG_RETURN_INT64(slot->fixed.i8);
+	return get_bigint_slowly(fcinfo, kind);
+}
+
+static pg_noinline Datum
+get_boolean_slowly(FunctionCallInfo fcinfo, KeyKind kind)
+{
+	PgrValueType type;
+	PgrValue value;
+
+	if (!find(fcinfo, kind, &type, &value))
+		PG_RETURN_NULL();
+	PG_RETURN_BOOL(pgr_value_to_boolean(type, &value));
+}
+
+static pg_attribute_always_inline Datum
+get_boolean(FunctionCallInfo fcinfo, KeyKind kind)
+{
+	const PgrSlot *slot = find_slot(fcinfo, kind);
+
+	if (likely(slot != NULL && type_read(fcinfo) == PGR_TYPE_BOOLEAN))
+		PG_RETURN_BOOL(slot->fixed.i8 != 0);
+	return get_boolean_slowly(fcinfo, kind);
+}
+
+static pg_noinline Datum
+get_timestamptz_slowly(FunctionCallInfo fcinfo, KeyKind kind)
+{
+	PgrValueType type;
+	PgrValue value;
+
+	if (!find(fcinfo, kind, &type, &value))
+		PG_RETURN_NULL();
+	PG_RETURN_TIMESTAMPTZ(pgr_value_to_timestamptz(type, &value));
+}
+
+static pg_attribute_always_inline Datum
+get_timestamptz(FunctionCallInfo fcinfo, KeyKind kind)
+{
+	const PgrSlot *slot = find_slot(fcinfo, kind);
+
+	if (likely(slot != NULL && type_read(fcinfo) == PGR_TYPE_TIMESTAMPTZ))
+		PG_RETURN_TIMESTAMPTZ(slot->fixed.i8);
+	return get_timestamptz_slowly(fcinfo, kind);
+}
+
+static pg_noinline Datum
+get_numeric_slowly(FunctionCallInfo fcinfo, KeyKind kind)
+{
+	PgrValueType type;
+	PgrValue value;
+
+	if (!find(fcinfo, kind, &type, &value))
 		PG_RETURN_NULL();
 	/* our own changes lie elsewhere, and go with a rollback to a savepoint */
 	if (type == PGR_TYPE_NUMERIC && pgr_pin_lends && !pgr_pending_any())
@@ -113,10 +212,10 @@ get_numeric_slowly(FunctionCallInfo fcinfo)
 	return pgr_value_to_numeric(type, &value);
 }
 
-Datum
-pgr_sql_get_numeric(PG_FUNCTION_ARGS)
+static pg_attribute_always_inline Datum
+get_numeric(FunctionCallInfo fcinfo, KeyKind kind)
 {
-	const PgrSlot *slot = pgr_reader_slot(fcinfo);
+	const PgrSlot *slot = find_slot(fcinfo, kind);
 
 	if (likely(slot != NULL))
 	{
@@ -130,27 +229,35 @@ pgr_sql_get_numeric(PG_FUNCTION_ARGS)
 			PG_RETURN_DATUM(PointerGetDatum(
 				memcpy(palloc(item->value_len), item->data, item->value_len)));
 	}
-	return get_numeric_slowly(fcinfo);
+	return get_numeric_slowly(fcinfo, kind);
 }
 
-Datum
-pgr_sql_get_text(PG_FUNCTION_ARGS)
+static pg_attribute_always_inline Datum
+get_text(FunctionCallInfo fcinfo, KeyKind kind)
 {
 	PgrValueType type;
 	PgrValue value;
 
-	if (!find(fcinfo, &type, &value))
+	if (!find(fcinfo, kind, &type, &value))
 		PG_RETURN_NULL();
 	return pgr_value_to_text(type, &value);
 }
 
-Datum
-pgr_sql_get(PG_FUNCTION_ARGS)
+static pg_attribute_always_inline Datum
+get(FunctionCallInfo fcinfo, KeyKind kind)
 {
 	PgrValueType type;
 	PgrValue value;
 
-	if (!find(fcinfo, &type, &value))
+	if (!find(fcinfo, kind, &type, &value))
 		PG_RETURN_NULL();
 	return pgr_value_to_jsonb(type, &value);
 }
+
+DEFINE_GETTER(get);
+DEFINE_GETTER(get_text);
+DEFINE_GETTER(get_numeric);
+DEFINE_GETTER(get_float8);
+DEFINE_GETTER(get_bigint);
+DEFINE_GETTER(get_boolean);
+DEFINE_GETTER(get_timestamptz);

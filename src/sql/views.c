@@ -26,6 +26,8 @@
 #include "registry/directory.h"
 #include "registry/rates.h"
 #include "registry/reader.h"
+#include "registry/stale.h"
+#include "settings.h"
 #include "shm/area.h"
 
 PG_FUNCTION_INFO_V1(pgr_sql_entries);
@@ -149,7 +151,38 @@ pgr_sql_advance(PG_FUNCTION_ARGS)
  * ------------------------------------------------------------------------
  */
 
-#define REGISTRY_COLUMNS 10
+#define REGISTRY_COLUMNS 12
+
+static void
+describe_max_age(int64 max_age_us, uint8 on_stale, Datum *values, bool *nulls)
+{
+	Interval *max_age = pgr_max_age_to_interval(max_age_us);
+
+	nulls[10] = max_age == NULL;
+	values[10] = IntervalPGetDatum(max_age);
+	values[11] = CStringGetTextDatum(pgr_on_stale_name(on_stale));
+}
+
+static void
+describe_age(const PgrDefinition *definition, const PgrBlock *block,
+			 Datum *values, bool *nulls)
+{
+	values[9] = BoolGetDatum(pgr_stale(definition, block));
+	describe_max_age(definition->max_age_us, definition->on_stale, values,
+					 nulls);
+}
+
+static void
+describe_age_of_rates(const PgrBlock *block, Datum *values, bool *nulls)
+{
+	const PgrRatesInfo *info = pgr_rates_info(block);
+
+	nulls[9] = info == NULL;
+	values[9] = BoolGetDatum(
+		info != NULL && pgr_rates_stale(info, pgr_pin()->at) != PGR_STALE_NO);
+	describe_max_age(pgr_settings.rates_max_age_s * USECS_PER_SEC,
+					 (uint8) pgr_settings.rates_on_stale, values, nulls);
+}
 
 static void
 put_registry(ReturnSetInfo *result, const PgrBlock *block,
@@ -158,9 +191,6 @@ put_registry(ReturnSetInfo *result, const PgrBlock *block,
 	Datum values[REGISTRY_COLUMNS] = {0};
 	bool nulls[REGISTRY_COLUMNS] = {0};
 	const PgrPin *pin = pgr_pin();
-	const PgrRatesInfo *info = definition->kind == PGR_BLOCK_RATES ?
-		pgr_rates_info(block) :
-		NULL;
 
 	if (!pgr_reader_allowed(definition))
 		return;
@@ -179,9 +209,10 @@ put_registry(ReturnSetInfo *result, const PgrBlock *block,
 	values[8] = optional_timestamp(pgr_block_changed_at(block,
 														pin->generation),
 								   &nulls[8]);
-	nulls[9] = info == NULL;
-	values[9] = BoolGetDatum(info != NULL &&
-							 pgr_rates_stale(info, pin->at) != PGR_STALE_NO);
+	if (definition->kind == PGR_BLOCK_RATES)
+		describe_age_of_rates(block, values, nulls);
+	else
+		describe_age(definition, block, values, nulls);
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
@@ -205,9 +236,14 @@ put_changed(ReturnSetInfo *result, const PgrBlock *block,
 }
 
 static void
-put_created(const PgrDefinition *definition, void *arg)
+put_named(const PgrRegistryName *name, void *arg)
 {
-	put_changed(arg, NULL, definition);
+	PgrText text = {name->name, name->len};
+	const PgrBlock *block;
+	const PgrDefinition *definition = pgr_reader_look(text, &block);
+
+	if (definition != NULL)
+		put_changed(arg, block, definition);
 }
 
 static void
@@ -217,24 +253,24 @@ put_committed(ReturnSetInfo *result, const PgrBlock *directory,
 	PgrEntry entry;
 	uint64 position = 0;
 
+	/* a block is published together with its name */
 	while (pgr_block_next_entry(directory, pin->generation, &position, &entry))
 	{
 		const PgrBlock *block = pgr_root_block(pgr_image, pin->root,
 											   (uint32) entry.fixed.i8);
-		PgrPendingState state = {0};
+		PgrRegistryName name = pgr_registry_name(&block->definition);
+		PgrPendingState state;
 
-		Assert(block != NULL); /* published together with its name */
 		CHECK_FOR_INTERRUPTS();
-		if (pgr_pending_any())
-		{
-			PgrRegistryName name = pgr_registry_name(&block->definition);
-
-			pgr_pending_state(&name, false, &state);
-		}
 		if (!pgr_pending_any())
+		{
 			put_registry(result, block, &block->definition);
-		else if (!state.dropped && !state.created)
-			put_changed(result, block, &block->definition);
+			continue;
+		}
+		/* a name that we have changed is pgr_pending_named's to show */
+		pgr_pending_state(&name, false, &state);
+		if (!state.touched)
+			put_named(&name, result);
 	}
 }
 
@@ -256,7 +292,7 @@ pgr_sql_list_registries(PG_FUNCTION_ARGS)
 	if (slot != PGR_NO_SLOT)
 		put_committed(result, pgr_root_block(pgr_image, pin->root, slot), pin);
 	if (pgr_pending_any())
-		pgr_pending_created(put_created, result);
+		pgr_pending_named(put_named, result);
 	return (Datum) 0;
 }
 
