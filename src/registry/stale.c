@@ -5,6 +5,7 @@
 #include "postgres.h"
 
 #include "common/int.h"
+#include "mb/pg_wchar.h"
 #include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
 
@@ -64,8 +65,8 @@ pgr_on_stale_from_text(const char *name)
 			return (uint8) i;
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("on_stale must be 'serve', 'null' or 'error', not \"%s\"",
-					name)));
+			 errmsg("on_stale must be 'serve', 'null' or 'error', not \"%.*s\"",
+					pg_mbcliplen(name, (int) strlen(name), 63), name)));
 }
 
 const char *

@@ -215,6 +215,11 @@ for my $database (qw(latin ascii))
 	$session->query("SELECT registry.put('$name', 'k\xc3\xbc', '\xc3\xb1')");
 	is($session->one("SELECT registry.get_text('$name', 'k\xc3\xbc')"), "\xc3\xb1", "$database: names, keys and values outside ASCII");
 	is($session->one("SELECT key || value FROM registry.entries('$name')"), "k\xc3\xbc\"\xc3\xb1\"", "$database: entries");
+	is($session->one("SELECT key || value FROM registry.get_many('$name', ARRAY['k\xc3\xbc'])"), "k\xc3\xbc\"\xc3\xb1\"", "$database: get_many");
+	my $renamed = "SELECT registry.alter_registry('$name', '{\"name\": \"\xc3\xb1$name\"}'); SELECT registry.put('\xc3\xb1$name', 'k\xc3\xbc', '\xc3\xbc')";
+	is($session->sqlstate("BEGIN; $renamed; SELECT registry.put_many('\xc3\xb1$name', '{\"\xc3\xbc\": \"\xc3\xa9\"}', true); COMMIT"), '', "$database: another name");
+	is($session->one("SELECT key || value FROM registry.entries('\xc3\xb1$name')"), "\xc3\xbc\"\xc3\xa9\"", "$database: its entries, replaced");
+	$session->query("SELECT registry.alter_registry('\xc3\xb1$name', '{\"name\": \"$name\"}'); SELECT registry.put_many('$name', '{\"k\xc3\xbc\": \"\xc3\xb1\"}', true)");
 	is($session->one("SELECT name FROM registry.registries WHERE name <> 'rates'"), $name, "$database: registry.registries");
 	is($session->one("SELECT registry.get('$name', 'k\xc3\xbc')"), "\"\xc3\xb1\"", "$database: as jsonb");
 	is($session->sqlstate("SELECT registry.get_text('\xc3\xa9' || repeat('x', 100), 'k')"), '42704', "$database: a long unknown name");
@@ -252,9 +257,9 @@ my @functions = $session->query(q(
 			(SELECT string_agg(coalesce(v.value, 'NULL') || CASE WHEN t.type = '"any"'::regtype THEN '::int' ELSE '::' || t.type::regtype::text END, ', ' ORDER BY t.n)
 			 FROM unnest(p.proargtypes::oid[]) WITH ORDINALITY t(type, n)
 			 LEFT JOIN (VALUES ('text', '''rates'''), ('numeric', '1'), ('jsonb', '''{}'''), ('boolean', 'false'), ('integer', '1'),
-				('"any"', '1'), ('regtype', '''text'''), ('bigint', '1'), ('interval', '''1 s''')) v(type, value)
+				('"any"', '1'), ('regtype', '''text'''), ('bigint', '1'), ('interval', '''1 s'''), ('text[]', '''{k}''')) v(type, value)
 				ON v.type::regtype = t.type))
-	FROM pg_proc p WHERE p.pronamespace = 'registry'::regnamespace ORDER BY 1));
+	FROM pg_proc p WHERE p.pronamespace = 'registry'::regnamespace AND p.prorettype <> 'internal'::regtype ORDER BY 1));
 cmp_ok(scalar @functions, '>', 20, 'there are functions');
 for my $function (@functions)
 {
