@@ -297,7 +297,10 @@ reserve_create(PgrPlanRegistry *registry, bool last_resort, Size *wanted)
 	{
 		registry->slot = pgr_image_slot_alloc(pgr_image);
 		if (registry->slot == PGR_NO_SLOT)
+		{
+			*wanted = 0; /* not a matter of bytes */
 			return false;
+		}
 		registry->has_slot = true;
 	}
 	registry->block = pgr_plan_alloc(*wanted, PGR_MEMORY_RESERVED,
@@ -621,12 +624,24 @@ shown_name(const PgrDefinition *definition)
 	return psprintf("\"%.*s\"", definition->name_len, definition->name);
 }
 
+static void
+pg_attribute_noreturn() refuse_registry(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+			 errmsg("there are too many registries"),
+			 errdetail("All databases of a server together can have %d registries and lists of registries.",
+					   PGR_MAX_SLOTS - PGR_FIRST_FREE_SLOT)));
+}
+
 void
 pgr_plan_out_of_memory(Size wanted)
 {
 	Shortage shortage;
 	char pins[160];
 
+	if (wanted == 0)
+		refuse_registry();
 	memset(&shortage, 0, sizeof(shortage));
 	LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_SHARED);
 	shortage.total = arena()->units * PGR_ARENA_UNIT;

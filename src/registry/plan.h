@@ -94,6 +94,7 @@ extern void pgr_plan_cancel(PgrPlan *plan);
 
 /*
  * ERROR 53200: how much is used, by which registry, and which pid pins what.
+ * With 0 bytes wanted, ERROR 54000: every slot of the root is taken.
  */
 extern void pgr_plan_out_of_memory(Size wanted) pg_attribute_noreturn();
 

@@ -29,7 +29,7 @@ max_locks_per_transaction = 256
 wal_level = minimal
 max_wal_senders = 0
 max_wal_size = 256MB
-pg_registry.shared_memory = '64MB'
+pg_registry.shared_memory = '192MB'
 ));
 $node->start;
 my $setup = q(
@@ -124,6 +124,13 @@ for my $what ([ 'create_registry', $create ], [ 'drop_registry', $drop ])
 }
 is(one("count(*) FROM registry.registries WHERE name <> 'rates'"), $registries, 'all that was created is dropped');
 
+# There is an end to it: 65,536 slots, one each for the list of databases, for the rates and for this database's list.
+my $limit = 65_536 - 3;
+is($s->sqlstate("SELECT registry.create_registry('r' || i, 'text') FROM generate_series($registries + 1, $limit) i"), '', 'as many as there can be');
+is($s->sqlstate("SELECT registry.create_registry('one more', 'text')"), '54000', 'and not one more');
+like($s->{error}{M}, qr/^there are too many registries/, 'which the message says');
+is($s->sqlstate(each_alone($drop, $registries + 1, $limit)), '', 'those are dropped');
+
 # All of them in one transaction; the locks of so many need room.
 is($s->sqlstate("SELECT registry.put('r' || i, 'k', 'all') FROM generate_series(1, $registries) i"), '', 'one transaction changes them all');
 is(one("count(*) FROM registry.registries WHERE entries = 1"), $registries, 'all have changed');
@@ -140,8 +147,8 @@ $s->query("SELECT registry.create_registry('tick', 'text')");
 $s->query(each_alone("put('tick', 'k', i::text)", 1, 2 * $registries));
 $s->query("SELECT registry.drop_registry('tick')");
 # Pages of the root stay, of 256 registries each, and the new extension's empty list.
-cmp_ok(available(), '>=', $empty - (2 + $registries / 256) * 1152 - 2048, 'all memory is free');
-is(one('sum(bytes) FROM registry.memory'), 64 * 1024 * 1024, 'and accounted for');
+cmp_ok(available(), '>=', $empty - 258 * 1152 - 2048, 'all memory is free');
+is(one('sum(bytes) FROM registry.memory'), 192 * 1024 * 1024, 'and accounted for');
 
 # ---------------------------------------------------------------------------
 # Many databases with a registry each
