@@ -119,7 +119,7 @@ clean:
 
 endif
 
-.PHONY: help deps test asan-test lint format layers demo bench stress
+.PHONY: help deps test asan-test lint format layers demo bench stress model
 
 help:
 	@echo 'make            build both libraries for the PostgreSQL that PG_CONFIG names'
@@ -128,6 +128,7 @@ help:
 	@echo 'make test       all tests on throw-away servers (TESTS="regress:x tap:y" for some of them)'
 	@echo 'make asan-test  the same tests under AddressSanitizer and UBSan'
 	@echo 'make stress     only the C programs of tests/stress, for minutes (STRESS_SECONDS=120)'
+	@echo 'make model      search all states of the protocol behind reads without locks (spin)'
 	@echo 'make lint       format, static checks, allowed includes, exported symbols'
 	@echo 'make format     let clang-format rewrite the C files'
 	@echo 'make layers     only the allowed includes'
@@ -135,7 +136,7 @@ help:
 	@echo 'make deps       install what demo, test and lint need'
 	@echo 'make clean      remove build/'
 	@echo
-	@echo 'On Debian, demo, test, lint and bench install the packages they need: as root with YES=1 or'
+	@echo 'On Debian, demo, test, model, lint and bench install the packages they need: as root with YES=1 or'
 	@echo 'after asking; without root rights they print the command to run.'
 
 deps:
@@ -151,6 +152,9 @@ asan-test:
 
 stress:
 	STRESS_SECONDS='$(or $(STRESS_SECONDS),120)' TESTS='$(or $(TESTS),stress)' scripts/test
+
+model:
+	scripts/model
 
 lint:
 	scripts/lint
