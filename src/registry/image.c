@@ -343,6 +343,18 @@ prune_long_chains(const PgrPublish *publish)
 	}
 }
 
+/* What the end of an object gives back. */
+static Size
+held_bytes(const PgrSharedImage *image, PgrRef ref)
+{
+	const PgrSharedObject *object = pgr_image_ptr(image, ref);
+	Size bytes = pgr_arena_chunk_bytes(pgr_image_arena(image), ref);
+
+	if (object->kind == PGR_OBJECT_BLOCK)
+		bytes += ((const PgrBlock *) object)->outside_bytes;
+	return bytes;
+}
+
 /* C3.  The newest versions of a block end with it. */
 static void
 free_object(PgrSharedImage *image, PgrRef ref)
@@ -518,7 +530,6 @@ uint64
 pgr_publish_end(PgrPublish *publish)
 {
 	PgrSharedImage *image = publish->image;
-	PgrArena *arena = pgr_image_arena(image);
 
 	recent_write(image, publish->generation, publish->root); /* P2 */
 	pg_write_barrier(); /* P3, pairs with the read barrier of R4 */
@@ -531,7 +542,7 @@ pgr_publish_end(PgrPublish *publish)
 
 		object->death = publish->generation;
 		image->retired_count++;
-		image->retired_bytes += pgr_arena_chunk_bytes(arena, ref);
+		image->retired_bytes += held_bytes(image, ref);
 		ref = object->next_retired;
 	}
 	if (publish->replaced_head == 0)
@@ -603,7 +614,7 @@ pgr_image_reclaim(PgrSharedImage *image, bool now)
 				image->retired_head = ref;
 			kept_tail = ref;
 			image->retired_count++;
-			image->retired_bytes += pgr_arena_chunk_bytes(arena, ref);
+			image->retired_bytes += held_bytes(image, ref);
 		}
 		ref = next;
 	}
