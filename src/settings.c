@@ -17,6 +17,9 @@
 #include "base/compat.h"
 #include "settings.h"
 
+/* What 31 bits of places in units of 64 bytes can name, less the rest. */
+#define MAX_SHARED_MEMORY_KB Min(MAX_KILOBYTES, 127 * 1024 * 1024)
+
 PgrSettings pgr_settings;
 
 static const struct config_enum_entry format_options[] =
@@ -223,7 +226,7 @@ define_memory(void)
 	DefineCustomIntVariable(
 		"pg_registry.shared_memory", "Shared memory for registries.",
 		"It holds every version that a statement still reads, so allow for some.",
-		&pgr_settings.shared_memory_kb, 64 * 1024, 1024, MAX_KILOBYTES,
+		&pgr_settings.shared_memory_kb, 64 * 1024, 1024, MAX_SHARED_MEMORY_KB,
 		PGC_POSTMASTER, GUC_UNIT_KB, NULL, NULL, NULL);
 	DefineCustomIntVariable(
 		"pg_registry.log_ring_slots",

@@ -12,6 +12,11 @@
 
 #include "registry/block.h"
 
+#ifdef PGR_TESTING
+uint64 pgr_block_groups_searched = 0;
+uint64 pgr_block_entries_copied = 0;
+#endif
+
 /* Blocks start 16 bytes behind a cache line; so do offsets that meet one. */
 #define LINE_OFFSET(n) \
 	(TYPEALIGN(PGR_ARENA_UNIT, (n) + PGR_CHUNK_HEADER) - PGR_CHUNK_HEADER)
@@ -261,8 +266,11 @@ copy_old(PgrBlock *block, const PgrBlockBuild *build, uint64 *end)
 
 	while (
 		pgr_block_next_entry(build->old, build->generation, &position, &entry))
+	{
+		pgr_block_count_one(pgr_block_entries_copied);
 		if (entry.expires_at == 0 || entry.expires_at > build->now)
 			copy_entry(block, build, &entry, end);
+	}
 }
 
 static void

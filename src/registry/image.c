@@ -16,12 +16,22 @@
 /* Versions of one entry before its chain is pruned; more with many lines. */
 #define LONG_CHAIN 16
 
+/* Room for every pin that there can be; the arena behind it is aligned. */
+static Size
+pinned_bytes(uint32 lines, uint32 spares)
+{
+	Size pins = (Size) lines * PGR_LINE_PINS + (Size) spares * PGR_SPARE_PINS;
+
+	return TYPEALIGN(128, pins * sizeof(uint64));
+}
+
 Size
 pgr_image_bytes(uint32 lines, uint32 spares, Size arena_bytes)
 {
 	return TYPEALIGN(128, sizeof(PgrSharedImage)) +
 		(Size) lines * sizeof(PgrSharedLine) +
-		(Size) spares * sizeof(PgrSharedSpareLine) + arena_bytes;
+		(Size) spares * sizeof(PgrSharedSpareLine) +
+		pinned_bytes(lines, spares) + arena_bytes;
 }
 
 static void
@@ -75,8 +85,9 @@ pgr_image_init(PgrSharedImage *image, uint32 lines, uint32 spares,
 	image->lines_offset = TYPEALIGN(128, sizeof(PgrSharedImage));
 	image->spares_offset = image->lines_offset +
 		(uint64) lines * sizeof(PgrSharedLine);
-	image->arena_offset = image->spares_offset +
+	image->pinned_offset = image->spares_offset +
 		(uint64) spares * sizeof(PgrSharedSpareLine);
+	image->arena_offset = image->pinned_offset + pinned_bytes(lines, spares);
 	pg_atomic_init_u64(&image->generation, 0);
 	pg_atomic_init_u32(&image->lines_high, 0);
 	pg_atomic_init_u32(&image->spares_high, 0);
@@ -190,18 +201,11 @@ pgr_image_unpin(pg_atomic_uint64 *cell)
  * ------------------------------------------------------------------------
  */
 
-/*
- * The generations that are pinned, each once, in ascending order.  Beyond
- * what fits every object younger than the oldest pin is kept: a server with so
- * many different pins can wait for the next round.
- */
-#define MAX_PINNED 512
-
+/* The generations that are pinned, each once, in ascending order. */
 typedef struct Pinned
 {
-	uint64 generations[MAX_PINNED];
+	uint64 *generations; /* the image's, under the writer lock */
 	int n;
-	bool overflow;
 } Pinned;
 
 /* Index of the first pinned generation that is not below g. */
@@ -223,26 +227,7 @@ first_pinned(const Pinned *pinned, uint64 g)
 	return low;
 }
 
-static void
-add_pinned(Pinned *pinned, uint64 g)
-{
-	int i = first_pinned(pinned, g);
-
-	if (i < pinned->n && pinned->generations[i] == g)
-		return;
-	if (pinned->n == MAX_PINNED)
-	{
-		pinned->overflow = true;
-		if (i == pinned->n)
-			return;
-		pinned->n--; /* the oldest ones are what matters */
-	}
-	memmove(&pinned->generations[i + 1], &pinned->generations[i],
-			(pinned->n - i) * sizeof(uint64));
-	pinned->generations[i] = g;
-	pinned->n++;
-}
-
+/* Sessions that run the same statements mostly pin the same generation. */
 static void
 collect_cells(Pinned *pinned, pg_atomic_uint64 *cells, int n)
 {
@@ -250,24 +235,46 @@ collect_cells(Pinned *pinned, pg_atomic_uint64 *cells, int n)
 	{
 		uint64 g = pg_atomic_read_u64(&cells[i]);
 
-		if (g != 0)
-			add_pinned(pinned, g);
+		if (g != 0 &&
+			(pinned->n == 0 || pinned->generations[pinned->n - 1] != g))
+			pinned->generations[pinned->n++] = g;
 	}
 }
 
-static void
-collect_pinned(const PgrSharedImage *image, Pinned *pinned)
+static int
+compare_generations(const void *a, const void *b)
 {
-	uint32 lines = pg_atomic_read_u32(&((PgrSharedImage *) image)->lines_high);
-	uint32 spares = pg_atomic_read_u32(
-		&((PgrSharedImage *) image)->spares_high);
+	uint64 left = *(const uint64 *) a;
+	uint64 right = *(const uint64 *) b;
 
+	return left < right ? -1 : left > right;
+}
+
+static void
+sort_pinned(Pinned *pinned)
+{
+	int n = 0;
+
+	qsort(pinned->generations, pinned->n, sizeof(uint64), compare_generations);
+	for (int i = 0; i < pinned->n; i++)
+		if (n == 0 || pinned->generations[n - 1] != pinned->generations[i])
+			pinned->generations[n++] = pinned->generations[i];
+	pinned->n = n;
+}
+
+static void
+collect_pinned(PgrSharedImage *image, Pinned *pinned)
+{
+	uint32 lines = pg_atomic_read_u32(&image->lines_high);
+	uint32 spares = pg_atomic_read_u32(&image->spares_high);
+
+	pinned->generations = (uint64 *) ((char *) image + image->pinned_offset);
 	pinned->n = 0;
-	pinned->overflow = false;
 	for (uint32 i = 0; i < lines; i++)
 		collect_cells(pinned, pgr_image_line(image, i)->pins, PGR_LINE_PINS);
 	for (uint32 i = 0; i < spares; i++)
 		collect_cells(pinned, pgr_image_spare(image, i)->pins, PGR_SPARE_PINS);
+	sort_pinned(pinned);
 }
 
 static bool
@@ -275,9 +282,7 @@ is_pinned(const Pinned *pinned, const PgrSharedObject *object)
 {
 	int i = first_pinned(pinned, object->birth);
 
-	if (i == pinned->n)
-		return pinned->overflow;
-	return pinned->generations[i] < object->death;
+	return i < pinned->n && pinned->generations[i] < object->death;
 }
 
 static bool
@@ -343,12 +348,11 @@ prune_long_chains(const PgrPublish *publish)
 	}
 }
 
-/* What the end of an object gives back. */
+/* Bytes that an object takes, with what ends with it. */
 static Size
-held_bytes(const PgrSharedImage *image, PgrRef ref)
+object_bytes(PgrArena *arena, const PgrSharedObject *object, PgrRef ref)
 {
-	const PgrSharedObject *object = pgr_image_ptr(image, ref);
-	Size bytes = pgr_arena_chunk_bytes(pgr_image_arena(image), ref);
+	Size bytes = pgr_arena_chunk_bytes(arena, ref);
 
 	if (object->kind == PGR_OBJECT_BLOCK)
 		bytes += ((const PgrBlock *) object)->outside_bytes;
@@ -530,6 +534,7 @@ uint64
 pgr_publish_end(PgrPublish *publish)
 {
 	PgrSharedImage *image = publish->image;
+	PgrArena *arena = pgr_image_arena(image);
 
 	recent_write(image, publish->generation, publish->root); /* P2 */
 	pg_write_barrier(); /* P3, pairs with the read barrier of R4 */
@@ -542,7 +547,7 @@ pgr_publish_end(PgrPublish *publish)
 
 		object->death = publish->generation;
 		image->retired_count++;
-		image->retired_bytes += held_bytes(image, ref);
+		image->retired_bytes += object_bytes(arena, object, ref);
 		ref = object->next_retired;
 	}
 	if (publish->replaced_head == 0)
@@ -614,7 +619,7 @@ pgr_image_reclaim(PgrSharedImage *image, bool now)
 				image->retired_head = ref;
 			kept_tail = ref;
 			image->retired_count++;
-			image->retired_bytes += held_bytes(image, ref);
+			image->retired_bytes += object_bytes(arena, object, ref);
 		}
 		ref = next;
 	}

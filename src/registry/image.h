@@ -92,7 +92,7 @@ typedef struct PgrRecentRoot
 } PgrRecentRoot;
 
 #define PGR_LINE_PINS 6
-#define PGR_SPARE_PINS 14
+#define PGR_SPARE_PINS 15
 
 /*
  * What a backend pins: its own cache line, indexed by its proc number.
@@ -128,11 +128,17 @@ StaticAssertDecl(sizeof(PgrSharedLine) == 128, "a line is two cache lines");
  */
 typedef struct PgrSharedSpareLine
 {
+	/* hot: what reclaim scans */
 	pg_atomic_uint32 owner; /* pid, 0 = free */
 	uint32 padding;
 	pg_atomic_uint64 pins[PGR_SPARE_PINS];
+	/* cold: for registry.readers */
+	TimestampTz pinned_at[PGR_SPARE_PINS];
 	uint64 tail;
 } PgrSharedSpareLine;
+
+StaticAssertDecl(sizeof(PgrSharedSpareLine) == 256,
+				 "a spare line is four cache lines");
 
 /*
  * The image.
@@ -171,6 +177,7 @@ typedef struct PgrSharedImage
 	uint32 spares_count;
 	uint64 lines_offset;
 	uint64 spares_offset;
+	uint64 pinned_offset; /* room for every pin, for reclaim */
 	uint64 pad2[8];
 	/* grows only: lines beyond were never used */
 	pg_atomic_uint32 lines_high;

@@ -25,7 +25,7 @@
 typedef struct Cell
 {
 	pg_atomic_uint64 *shared;
-	TimestampTz *pinned_at; /* NULL in a spare line */
+	TimestampTz *pinned_at;
 	uint64 generation;
 	const PgrSharedRoot *root;
 	int pins;
@@ -146,13 +146,15 @@ take_spare(void)
 		PgrSharedSpareLine *spare = pgr_image_spare(pgr_image, i);
 		uint32 nobody = 0;
 
-		if (!pg_atomic_compare_exchange_u32(&spare->owner, &nobody,
+		/* look first: a failed exchange would take its cache line away */
+		if (pg_atomic_read_u32(&spare->owner) != 0 ||
+			!pg_atomic_compare_exchange_u32(&spare->owner, &nobody,
 											(uint32) MyProcPid))
 			continue;
 		raise_high(&pgr_image->spares_high, i + 1);
 		my_spares[nspares++] = spare;
 		for (int p = 0; p < PGR_SPARE_PINS; p++)
-			add_cell(&spare->pins[p], NULL);
+			add_cell(&spare->pins[p], &spare->pinned_at[p]);
 		return true;
 	}
 	return false;
@@ -226,6 +228,8 @@ pgr_line_pin(TimestampTz at, uint64 *generation, const PgrSharedRoot **root)
 		Cell *cell = &cells[i];
 		int same;
 
+		*cell->pinned_at = at;
+		pg_write_barrier(); /* pairs with read_cell: a pin has its time */
 		cell->root = pgr_image_pin(pgr_image, cell->shared, &cell->generation);
 		same = same_generation(i);
 		if (same >= 0)
@@ -235,8 +239,7 @@ pgr_line_pin(TimestampTz at, uint64 *generation, const PgrSharedRoot **root)
 			i = same;
 		}
 	}
-	if (cells[i].pins++ == 0 && cells[i].pinned_at)
-		*cells[i].pinned_at = at;
+	cells[i].pins++;
 	*generation = cells[i].generation;
 	*root = cells[i].root;
 	return i;
@@ -251,4 +254,77 @@ pgr_line_unpin(int i)
 		return;
 	pgr_image_unpin(cell->shared);
 	cell->generation = 0;
+}
+
+/* ------------------------------------------------------------------------
+ * Everybody's pins
+ * ------------------------------------------------------------------------
+ */
+
+/*
+ * What a cell names, and whose it is, as they were together at one moment.
+ * False if it names nothing.
+ */
+static bool
+read_cell(pg_atomic_uint32 *owner, pg_atomic_uint64 *cell,
+		  const volatile TimestampTz *pinned_at, PgrLinePin *pin)
+{
+	for (;;)
+	{
+		pin->pid = (int) pg_atomic_read_u32(owner);
+		pg_read_barrier(); /* pairs with the barrier before "owner" is 0 */
+		pin->generation = pg_atomic_read_u64(cell);
+		if (pin->pid == 0 || pin->generation == 0)
+			return false;
+		pg_read_barrier(); /* pairs with pgr_line_pin */
+		pin->at = *pinned_at;
+		pg_read_barrier(); /* pairs with pgr_line_pin */
+		if (pg_atomic_read_u64(cell) == pin->generation &&
+			(int) pg_atomic_read_u32(owner) == pin->pid)
+			return true;
+	}
+}
+
+void
+pgr_line_visit(PgrLineVisitor visit, void *arg)
+{
+	uint32 lines = pg_atomic_read_u32(&pgr_image->lines_high);
+	uint32 spares = pg_atomic_read_u32(&pgr_image->spares_high);
+	PgrLinePin pin;
+
+	for (uint32 i = 0; i < lines; i++)
+	{
+		PgrSharedLine *line = pgr_image_line(pgr_image, i);
+
+		for (int p = 0; p < PGR_LINE_PINS; p++)
+			if (read_cell(&line->in_use, &line->pins[p], &line->pinned_at[p],
+						  &pin))
+				visit(&pin, arg);
+	}
+	for (uint32 i = 0; i < spares; i++)
+	{
+		PgrSharedSpareLine *spare = pgr_image_spare(pgr_image, i);
+
+		for (int p = 0; p < PGR_SPARE_PINS; p++)
+			if (read_cell(&spare->owner, &spare->pins[p], &spare->pinned_at[p],
+						  &pin))
+				visit(&pin, arg);
+	}
+}
+
+static void
+keep_oldest(const PgrLinePin *pin, void *arg)
+{
+	PgrLinePin *oldest = arg;
+
+	if (oldest->pid == 0 || pin->generation < oldest->generation)
+		*oldest = *pin;
+}
+
+bool
+pgr_line_oldest(PgrLinePin *oldest)
+{
+	memset(oldest, 0, sizeof(*oldest));
+	pgr_line_visit(keep_oldest, oldest);
+	return oldest->pid != 0;
 }

@@ -17,11 +17,8 @@
 /* A change by patch costs about as much as rebuilding so many entries. */
 #define ENTRIES_PER_PATCH 8
 
-/*
- * A walk that takes more steps reads memory that was freed meanwhile, or a
- * chain that nothing prunes: it starts over.
- */
-#define MAX_STEPS 1000000
+/* A walk looks after so many steps whether it is still in its chain. */
+#define STEPS_BETWEEN_LOOKS 256
 
 bool
 pgr_patch_pays(int64 entries)
@@ -71,16 +68,24 @@ typedef struct Step
 	PgrFixed fixed;
 } Step;
 
+static uint64
+unlinks_of(const PgrBlock *block)
+{
+	return pg_atomic_read_u64((pg_atomic_uint64 *) &block->unlinks);
+}
+
 /*
- * L5: walk from a version to the one that "generation" sees.  False if the
- * memory must have been freed meanwhile.
+ * L5: walk from a version to the one that "generation" sees.  False if
+ * something was freed since "unlinks" were counted, and the walk was led
+ * astray by it: out of the arena, or round and round.
  */
 static bool
-walk(const PgrBlock *block, uint32 place, uint64 generation, Step *found)
+walk(const PgrBlock *block, uint32 place, uint64 generation, uint64 unlinks,
+	 Step *found)
 {
 	PgrRef ref = place & ~PGR_PLACE_OUTSIDE;
 
-	for (int steps = 0; steps < MAX_STEPS; steps++)
+	for (uint32 steps = 1;; steps++)
 	{
 		const volatile PgrVersion *version = pgr_block_version(block, ref);
 
@@ -99,8 +104,9 @@ walk(const PgrBlock *block, uint32 place, uint64 generation, Step *found)
 			return true;
 		if (ref > block->last_ref)
 			return false;
+		if (steps % STEPS_BETWEEN_LOOKS == 0 && unlinks_of(block) != unlinks)
+			return false;
 	}
-	return false;
 }
 
 bool
@@ -108,12 +114,11 @@ pgr_block_read_older(const PgrBlock *block, const PgrSlot *slot,
 					 uint64 generation, PgrEntry *entry)
 {
 	const volatile PgrSlot *now = slot;
-	pg_atomic_uint64 *unlinks = (pg_atomic_uint64 *) &block->unlinks;
 	Step found;
 
 	for (;;)
 	{
-		uint64 before = pg_atomic_read_u64(unlinks); /* L4 */
+		uint64 before = unlinks_of(block); /* L4 */
 		bool good = true;
 
 		pg_read_barrier();              /* pairs with U2 */
@@ -122,9 +127,9 @@ pgr_block_read_older(const PgrBlock *block, const PgrSlot *slot,
 		pg_read_barrier(); /* pairs with the barrier in V4 */
 		found.place = now->place;
 		if (found.place & PGR_PLACE_OUTSIDE)
-			good = walk(block, found.place, generation, &found);
+			good = walk(block, found.place, generation, before, &found);
 		pg_read_barrier(); /* L6, pairs with U2 */
-		if (good && pg_atomic_read_u64(unlinks) == before)
+		if (good && unlinks_of(block) == before)
 			break;
 	}
 	if (found.place == 0 || (found.flags & PGR_SLOT_DELETED))

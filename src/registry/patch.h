@@ -50,8 +50,8 @@
  * order: U1 takes out only what no pin needs.  Those that the walk passes may
  * be taken out and freed, and overwritten, under its feet; so it believes
  * nothing until L6 has shown that between L4 and L6 nothing of this block was
- * freed, checks that every place lies in the arena, and takes a bounded number
- * of steps.  What it found then is a version that g needs: it stays (L7).  If
+ * freed, checks that every place lies in the arena, and looks at "unlinks" now
+ * and then, lest it goes round in circles.  What it found then is a version that g needs: it stays (L7).  If
  * L5 finds the slot at what the block was built with, V4 has not come that far
  * and fixed and flags, which L5 read before the place, are still those of the
  * block: nobody waits for a writer that was stopped between V2 and V4 (R-3).

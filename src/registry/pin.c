@@ -33,22 +33,26 @@ typedef struct Frame
 {
 	Portal portal;
 	struct Frame *up;
+	bool executes; /* a plan: what its expressions yield ends with it */
 } Frame;
 
 typedef struct Attachment
 {
 	MemoryContextCallback callback;
 	Portal portal;
-	PgrPin *pin; /* NULL: ended with its transaction */
+	PgrPin *pin;  /* NULL: ended with its transaction */
+	PgrPin *kept; /* what advance() has superseded; values may be lent */
 	struct Attachment *next;
 } Attachment;
 
 uint64 pgr_pin_token = 0;
 PgrPin *pgr_pin_current = NULL;
+bool pgr_pin_lends = false;
 
 static Frame *chain = NULL;
 static Attachment *attachments = NULL;
 static PgrPin *transaction_pin = NULL;
+static PgrPin *transaction_kept = NULL;
 static PgrPin *workers_pin = NULL; /* what parallel_pin of our line names */
 static PgrPin *free_pins = NULL;
 static uint64 last_token = 0;
@@ -107,6 +111,45 @@ forget_current(void)
 {
 	pgr_pin_current = NULL;
 	pgr_pin_token = 0;
+	pgr_pin_lends = false;
+}
+
+static Attachment *
+attachment_of(Portal portal)
+{
+	for (Attachment *a = attachments; a != NULL; a = a->next)
+		if (a->portal == portal)
+			return a;
+	return NULL;
+}
+
+/*
+ * May a read return a pointer into the pinned block instead of a copy?
+ *
+ * While a plan runs, what its expressions yield lives at most as long as the
+ * plan: whoever needs it longer copies it (tuples, tuplestores, variables of
+ * PL/pgSQL, transition values, constants made by the planner).  The pin lives
+ * at least as long, since the plan's portal holds it.  A utility command is
+ * another matter: the arguments of CALL are handed to the procedure as they
+ * are, and outlive its COMMIT, which ends the pin.  So only inside a plan.
+ *
+ * advance() supersedes the pin while values may be lent; it is kept for that
+ * until the portal ends.  It is the last one that lends, so that a loop with
+ * advance() holds back one version and not all it has seen.
+ */
+static bool
+may_lend(void)
+{
+	if (chain == NULL || !chain->executes || transaction_kept != NULL)
+		return false;
+	for (Frame *f = chain; f != NULL; f = f->up)
+	{
+		Attachment *attachment = f->portal ? attachment_of(f->portal) : NULL;
+
+		if (attachment != NULL && attachment->kept != NULL)
+			return false;
+	}
+	return true;
 }
 
 static void
@@ -114,12 +157,39 @@ set_current(PgrPin *pin)
 {
 	pgr_pin_current = pin;
 	pgr_pin_token = reads_pending ? 0 : pin->token;
+	pgr_pin_lends = may_lend();
 }
 
 /* ------------------------------------------------------------------------
  * Portals
  * ------------------------------------------------------------------------
  */
+
+static void
+release_and_forget(PgrPin **pin)
+{
+	if (*pin != NULL)
+		pin_release(*pin);
+	*pin = NULL;
+}
+
+static void
+end_attachment(Attachment *attachment)
+{
+	release_and_forget(&attachment->pin);
+	release_and_forget(&attachment->kept);
+}
+
+/* What advance() does: the old pin is kept if values may be lent from it. */
+static void
+supersede(PgrPin **pin, PgrPin **kept)
+{
+	if (*kept == NULL)
+		*kept = *pin;
+	else if (*pin != NULL)
+		pin_release(*pin);
+	*pin = NULL;
+}
 
 /* The portal's memory goes away: idempotent, in any order with the rest. */
 static void
@@ -135,19 +205,8 @@ attachment_ended(void *arg)
 			break;
 		}
 	}
-	if (attachment->pin != NULL)
-		pin_release(attachment->pin);
-	attachment->pin = NULL;
+	end_attachment(attachment);
 	forget_current();
-}
-
-static Attachment *
-attachment_of(Portal portal)
-{
-	for (Attachment *a = attachments; a != NULL; a = a->next)
-		if (a->portal == portal)
-			return a;
-	return NULL;
 }
 
 static Attachment *
@@ -189,6 +248,7 @@ chain_now(Frame *here)
 		return chain;
 	here->portal = ActivePortal;
 	here->up = chain;
+	here->executes = false;
 	return here;
 }
 
@@ -313,16 +373,10 @@ pgr_pin_advance(void)
 	{
 		Attachment *attachment = f->portal ? attachment_of(f->portal) : NULL;
 
-		if (attachment == NULL || attachment->pin == NULL)
-			continue;
-		pin_release(attachment->pin);
-		attachment->pin = NULL;
+		if (attachment != NULL)
+			supersede(&attachment->pin, &attachment->kept);
 	}
-	if (transaction_pin != NULL)
-	{
-		pin_release(transaction_pin);
-		transaction_pin = NULL;
-	}
+	supersede(&transaction_pin, &transaction_kept);
 	return pgr_pin();
 }
 
@@ -350,13 +404,17 @@ pgr_pin_pending_head(void)
 
 /*
  * AtEOSubXact_Parallel has waited for the workers of a query that failed.  No
- * outer one can be running: parallel mode allows no subtransactions.
+ * outer one can be running: parallel mode allows no subtransactions.  A cursor
+ * that failed stays open until somebody closes it, but cannot read any more.
  */
 void
 pgr_pin_abort_subtransaction(void)
 {
 	forget_current(); /* the failed statement's */
 	end_sharing();
+	for (Attachment *a = attachments; a != NULL; a = a->next)
+		if (a->portal->status == PORTAL_FAILED)
+			end_attachment(a);
 }
 
 void
@@ -365,15 +423,9 @@ pgr_pin_end_transaction(void)
 	forget_current();
 	end_sharing(); /* AtEOXact_Parallel has waited for them */
 	for (Attachment *a = attachments; a != NULL; a = a->next)
-	{
-		if (a->pin == NULL)
-			continue;
-		pin_release(a->pin);
-		a->pin = NULL;
-	}
-	if (transaction_pin != NULL)
-		pin_release(transaction_pin);
-	transaction_pin = NULL;
+		end_attachment(a);
+	release_and_forget(&transaction_pin);
+	release_and_forget(&transaction_kept);
 	pgr_line_give_back_spares();
 }
 
@@ -416,11 +468,11 @@ static void
 begin_statement(void)
 {
 	forget_current();
-	if (chain == NULL && ActivePortal != NULL && transaction_pin != NULL &&
+	if (chain == NULL && ActivePortal != NULL &&
 		!IsolationUsesXactSnapshot() && !IsParallelWorker())
 	{
-		pin_release(transaction_pin);
-		transaction_pin = NULL;
+		release_and_forget(&transaction_pin);
+		release_and_forget(&transaction_kept);
 	}
 }
 
@@ -442,7 +494,7 @@ executor_start(QueryDesc *query, int flags)
 static void
 executor_run(PGR_EXECUTOR_RUN_ARGS)
 {
-	Frame frame = {ActivePortal, chain};
+	Frame frame = {ActivePortal, chain, true};
 	volatile bool shared = false;
 
 	begin_statement();
@@ -472,7 +524,7 @@ executor_run(PGR_EXECUTOR_RUN_ARGS)
 static void
 executor_finish(QueryDesc *query)
 {
-	Frame frame = {ActivePortal, chain};
+	Frame frame = {ActivePortal, chain, false};
 
 	chain = &frame;
 	forget_current();
@@ -497,7 +549,7 @@ process_utility(PlannedStmt *statement, const char *text, bool read_only_tree,
 				QueryEnvironment *environment, DestReceiver *receiver,
 				QueryCompletion *completion)
 {
-	Frame frame = {ActivePortal, chain};
+	Frame frame = {ActivePortal, chain, false};
 
 	begin_statement();
 	chain = &frame;

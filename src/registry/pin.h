@@ -41,6 +41,12 @@ extern uint64 pgr_pin_token;
 
 extern PgrPin *pgr_pin_current;
 
+/*
+ * May a result point into the block, rather than be a copy?  Only while the
+ * token is the current one.
+ */
+extern bool pgr_pin_lends;
+
 /* Slow path of pgr_pin(): may allocate, never fails for lack of pins. */
 extern PgrPin *pgr_pin_resolve(void);
 

@@ -238,8 +238,9 @@ can_patch(const PgrPlanRegistry *registry, const PgrReservation *reservation)
 		reservation->entries <= pgr_patch_room(block);
 }
 
+/* They lead to no less memory, even for deletions: not of the last resort. */
 static bool
-reserve_versions(PgrPlanRegistry *registry, bool last_resort, Size *wanted)
+reserve_versions(PgrPlanRegistry *registry, Size *wanted)
 {
 	PgrRef *link = &registry->versions;
 
@@ -249,10 +250,13 @@ reserve_versions(PgrPlanRegistry *registry, bool last_resort, Size *wanted)
 
 		*wanted = pgr_patch_version_bytes(
 			i < registry->nchanges ? &registry->changes[i] : NULL);
-		ref = pgr_plan_alloc(*wanted, PGR_MEMORY_RESERVED, last_resort);
+		ref = pgr_plan_alloc(*wanted, PGR_MEMORY_RESERVED, false);
 		*link = ref;
 		if (ref == 0)
+		{
+			free_versions(registry);
 			return false;
+		}
 		link = pgr_publish_link(pgr_image, ref);
 		*link = 0;
 	}
@@ -271,14 +275,13 @@ reserve_change(PgrPlanRegistry *registry, bool last_resort, Size *wanted)
 	reservation->bytes += registry->bytes;
 	reservation->extra_len = Max(reservation->extra_len, registry->extra_len);
 	registry->reserved = true;
-	registry->patch = can_patch(registry, reservation);
+	registry->patch = can_patch(registry, reservation) &&
+		reserve_versions(registry, wanted);
 	if (registry->patch)
 		reservation->patchers++;
 	else
 		reservation->reservers++;
-	return (!registry->patch ||
-			reserve_versions(registry, last_resort, wanted)) &&
-		fill_spares(reservation, last_resort, wanted);
+	return fill_spares(reservation, last_resort, wanted);
 }
 
 static bool
@@ -571,9 +574,7 @@ typedef struct Shortage
 	uint64 largest_free;
 	PgrDefinition largest;
 	uint64 largest_bytes;
-	int pid; /* whose pin is oldest; 0 = nobody's */
-	uint64 generation;
-	TimestampTz since;
+	PgrLinePin oldest;
 } Shortage;
 
 static void
@@ -590,9 +591,9 @@ find_largest(Shortage *shortage)
 		}
 		block = current_block(slot);
 		if (block == NULL || block->definition.kind < PGR_BLOCK_REGISTRY ||
-			block->size <= shortage->largest_bytes)
+			block->size + block->outside_bytes <= shortage->largest_bytes)
 			continue;
-		shortage->largest_bytes = block->size;
+		shortage->largest_bytes = block->size + block->outside_bytes;
 		shortage->largest = block->definition;
 	}
 }
@@ -607,28 +608,6 @@ shown_name(const PgrDefinition *definition)
 		 !pgr_reader_allowed(definition)))
 		return "of another database or role";
 	return psprintf("\"%.*s\"", definition->name_len, definition->name);
-}
-
-static void
-find_oldest_pin(Shortage *shortage)
-{
-	uint32 lines = pg_atomic_read_u32(&pgr_image->lines_high);
-
-	for (uint32 i = 0; i < lines; i++)
-	{
-		PgrSharedLine *line = pgr_image_line(pgr_image, i);
-
-		for (int p = 0; p < PGR_LINE_PINS; p++)
-		{
-			uint64 g = pg_atomic_read_u64(&line->pins[p]);
-
-			if (g == 0 || (shortage->pid != 0 && g >= shortage->generation))
-				continue;
-			shortage->pid = (int) pg_atomic_read_u32(&line->in_use);
-			shortage->generation = g;
-			shortage->since = line->pinned_at[p];
-		}
-	}
 }
 
 void
@@ -647,14 +626,14 @@ pgr_plan_out_of_memory(Size wanted)
 	shortage.retired = pgr_image->retired_bytes;
 	shortage.largest_free = pgr_arena_largest_free(arena());
 	find_largest(&shortage);
-	find_oldest_pin(&shortage);
+	(void) pgr_line_oldest(&shortage.oldest);
 	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
 
-	if (shortage.retired > 0 && shortage.pid != 0)
+	if (shortage.retired > 0 && shortage.oldest.pid != 0)
 		snprintf(pins, sizeof(pins),
 				 "process %d pins generation " UINT64_FORMAT " since %s",
-				 shortage.pid, shortage.generation,
-				 timestamptz_to_str(shortage.since));
+				 shortage.oldest.pid, shortage.oldest.generation,
+				 timestamptz_to_str(shortage.oldest.at));
 	else
 		strlcpy(pins, "no process pins an old version", sizeof(pins));
 	ereport(ERROR,

@@ -243,8 +243,8 @@ pgr_arena_init(PgrArena *base, Size size)
 
 	Assert(((uintptr_t) base & (PGR_ARENA_UNIT - 1)) == 0);
 	Assert(size >= PGR_ARENA_MIN_BYTES);
-	if (units > UINT32_MAX)
-		units = UINT32_MAX;
+	if (units > PGR_ARENA_MAX_UNITS)
+		units = PGR_ARENA_MAX_UNITS;
 	memset(base, 0, sizeof(*base));
 	base->units = units;
 	body = units - head - 1;

@@ -25,6 +25,7 @@ typedef uint32 PgrRef;
 
 #define PGR_ARENA_UNIT 64
 #define PGR_ARENA_MIN_BYTES (1024 * 1024)
+#define PGR_ARENA_MAX_UNITS INT32_MAX /* users have the 32nd bit of a PgrRef */
 #define PGR_CHUNK_HEADER 16 /* payload starts here inside its chunk */
 
 /* What a chunk holds, for the books of registry.memory. */

@@ -107,6 +107,9 @@ get_numeric_slowly(FunctionCallInfo fcinfo)
 
 	if (!find(fcinfo, &type, &value))
 		PG_RETURN_NULL();
+	/* our own changes lie elsewhere, and go with a rollback to a savepoint */
+	if (type == PGR_TYPE_NUMERIC && pgr_pin_lends && !pgr_pending_any())
+		PG_RETURN_POINTER(value.data);
 	return pgr_value_to_numeric(type, &value);
 }
 
@@ -120,7 +123,10 @@ pgr_sql_get_numeric(PG_FUNCTION_ARGS)
 		const PgrReader *reader = fcinfo->flinfo->fn_extra;
 		const PgrItem *item = pgr_block_item(reader->block, slot);
 
-		if (likely(reader->value_type == PGR_TYPE_NUMERIC))
+		/* where it lies, while the pin outlives it: may_lend() in pin.c */
+		if (likely(reader->value_type == PGR_TYPE_NUMERIC && pgr_pin_lends))
+			PG_RETURN_POINTER(item->data);
+		if (reader->value_type == PGR_TYPE_NUMERIC)
 			PG_RETURN_DATUM(PointerGetDatum(
 				memcpy(palloc(item->value_len), item->data, item->value_len)));
 	}

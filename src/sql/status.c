@@ -98,45 +98,21 @@ add_scheduler(Row *row, const PgrSharedRefresh *refresh)
 }
 
 static void
-find_oldest_pin(uint64 *generation, int *pid)
-{
-	uint32 lines = pg_atomic_read_u32(&pgr_image->lines_high);
-
-	*generation = 0;
-	*pid = 0;
-	for (uint32 i = 0; i < lines; i++)
-	{
-		PgrSharedLine *line = pgr_image_line(pgr_image, i);
-
-		for (int p = 0; p < PGR_LINE_PINS; p++)
-		{
-			uint64 pinned = pg_atomic_read_u64(&line->pins[p]);
-
-			if (pinned == 0 || (*generation != 0 && pinned >= *generation))
-				continue;
-			*generation = pinned;
-			*pid = (int) pg_atomic_read_u32(&line->in_use);
-		}
-	}
-}
-
-static void
 add_image(Row *row)
 {
 	PgrArena *arena = pgr_image_arena(pgr_image);
 	uint64 total;
 	uint64 free_bytes;
-	uint64 oldest;
-	int pid;
+	PgrLinePin oldest;
 
 	LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_SHARED);
 	total = arena->units * PGR_ARENA_UNIT;
 	free_bytes = arena->kind_units[PGR_MEMORY_FREE] * PGR_ARENA_UNIT;
 	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
-	find_oldest_pin(&oldest, &pid);
+	(void) pgr_line_oldest(&oldest);
 	add_count(row, pg_atomic_read_u64(&pgr_image->generation));
-	add(row, Int64GetDatum((int64) oldest), oldest == 0);
-	add_number(row, pid);
+	add(row, Int64GetDatum((int64) oldest.generation), oldest.pid == 0);
+	add_number(row, oldest.pid);
 	add_count(row, total);
 	add_count(row, total - free_bytes);
 }

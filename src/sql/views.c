@@ -322,74 +322,76 @@ pgr_sql_list_rates(PG_FUNCTION_ARGS)
  * ------------------------------------------------------------------------
  */
 
-static TimestampTz
-query_start(int pid)
+typedef struct QueryStart
 {
-	PgBackendStatus *status;
-	TimestampTz start = 0;
+	int pid;
+	TimestampTz at;
+} QueryStart;
 
-	for (int i = 1; i <= pgstat_fetch_stat_numbackends(); i++)
-	{
-		LocalPgBackendStatus *local = pgstat_fetch_stat_local_beentry(i);
+typedef struct Readers
+{
+	ReturnSetInfo *result;
+	QueryStart *starts; /* of every process, by pid */
+	int nstarts;
+} Readers;
 
-		status = local ? &local->backendStatus : NULL;
-		if (status != NULL && status->st_procpid == pid)
-			start = status->st_activity_start_timestamp;
-	}
-	return start;
+static int
+compare_pids(const void *a, const void *b)
+{
+	int left = ((const QueryStart *) a)->pid;
+	int right = ((const QueryStart *) b)->pid;
+
+	return left < right ? -1 : left > right;
 }
 
 static void
-put_reader(ReturnSetInfo *result, int pid, uint64 generation,
-		   TimestampTz pinned_at)
+collect_starts(Readers *readers)
 {
+	int n = pgstat_fetch_stat_numbackends();
+
+	readers->starts = palloc(Max(n, 1) * sizeof(QueryStart));
+	for (int i = 1; i <= n; i++)
+	{
+		LocalPgBackendStatus *local = pgstat_fetch_stat_local_beentry(i);
+		QueryStart *start = &readers->starts[readers->nstarts];
+
+		if (local == NULL)
+			continue;
+		start->pid = local->backendStatus.st_procpid;
+		start->at = local->backendStatus.st_activity_start_timestamp;
+		readers->nstarts++;
+	}
+	qsort(readers->starts, readers->nstarts, sizeof(QueryStart), compare_pids);
+}
+
+static void
+put_reader(const PgrLinePin *pin, void *arg)
+{
+	Readers *readers = arg;
+	QueryStart wanted = {.pid = pin->pid};
+	const QueryStart *start = bsearch(&wanted, readers->starts,
+									  readers->nstarts, sizeof(QueryStart),
+									  compare_pids);
 	Datum values[4];
 	bool nulls[4] = {0};
 
-	values[0] = Int32GetDatum(pid);
-	values[1] = Int64GetDatum((int64) generation);
-	values[2] = optional_timestamp(pinned_at, &nulls[2]);
-	values[3] = optional_timestamp(query_start(pid), &nulls[3]);
-	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	values[0] = Int32GetDatum(pin->pid);
+	values[1] = Int64GetDatum((int64) pin->generation);
+	values[2] = TimestampTzGetDatum(pin->at);
+	values[3] = optional_timestamp(start ? start->at : 0, &nulls[3]);
+	tuplestore_putvalues(readers->result->setResult, readers->result->setDesc,
+						 values, nulls);
 }
 
 Datum
 pgr_sql_list_readers(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	uint32 lines;
-	uint32 spares;
+	Readers readers = {.result = (ReturnSetInfo *) fcinfo->resultinfo};
 
 	InitMaterializedSRF(fcinfo, 0);
 	pgr_area_require();
-	lines = pg_atomic_read_u32(&pgr_image->lines_high);
-	spares = pg_atomic_read_u32(&pgr_image->spares_high);
-	for (uint32 i = 0; i < lines; i++)
-	{
-		PgrSharedLine *line = pgr_image_line(pgr_image, i);
-		int pid = (int) pg_atomic_read_u32(&line->in_use);
-
-		for (int p = 0; p < PGR_LINE_PINS; p++)
-		{
-			uint64 generation = pg_atomic_read_u64(&line->pins[p]);
-
-			if (generation != 0 && pid != 0)
-				put_reader(result, pid, generation, line->pinned_at[p]);
-		}
-	}
-	for (uint32 i = 0; i < spares; i++)
-	{
-		PgrSharedSpareLine *spare = pgr_image_spare(pgr_image, i);
-		int pid = (int) pg_atomic_read_u32(&spare->owner);
-
-		for (int p = 0; p < PGR_SPARE_PINS; p++)
-		{
-			uint64 generation = pg_atomic_read_u64(&spare->pins[p]);
-
-			if (generation != 0 && pid != 0)
-				put_reader(result, pid, generation, 0);
-		}
-	}
+	collect_starts(&readers);
+	pgr_line_visit(put_reader, &readers);
 	return (Datum) 0;
 }
 
