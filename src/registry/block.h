@@ -25,7 +25,7 @@
 #ifndef PGR_REGISTRY_BLOCK_H
 #define PGR_REGISTRY_BLOCK_H
 
-#include "port/atomics.h"
+#include "base/atomics.h"
 
 #include "base/bits.h"
 #include "shm/arena.h"

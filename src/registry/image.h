@@ -49,7 +49,7 @@
 #ifndef PGR_REGISTRY_IMAGE_H
 #define PGR_REGISTRY_IMAGE_H
 
-#include "port/atomics.h"
+#include "base/atomics.h"
 
 #include "registry/block.h"
 #include "registry/patch.h"
