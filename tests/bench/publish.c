@@ -94,30 +94,43 @@ fill_change(PgrChange *change, char *key, int i)
 	change->updated_at = GetCurrentTransactionStartTimestamp();
 }
 
-static PgrChange *
-make_changes(int n)
+/* 0 to n - 1, in their order or in none. */
+static int *
+numbers(int n, bool shuffled)
 {
-	PgrChange *changes = MemoryContextAllocHuge(CurrentMemoryContext,
-												(Size) n * sizeof(PgrChange));
-	char *keys = MemoryContextAllocHuge(CurrentMemoryContext,
-										(Size) n * KEY_BYTES);
+	int *order = MemoryContextAllocHuge(CurrentMemoryContext,
+										(Size) n * sizeof(int));
 
 	for (int i = 0; i < n; i++)
-		fill_change(&changes[i], keys + (Size) i * KEY_BYTES, i);
-	return changes;
-}
-
-static void
-shuffle(PgrChange *changes, int n)
-{
-	for (int i = n - 1; i > 0; i--)
+		order[i] = i;
+	for (int i = n - 1; shuffled && i > 0; i--)
 	{
 		int j = (int) pg_prng_uint64_range(&pg_global_prng_state, 0, i);
-		PgrChange change = changes[i];
+		int number = order[i];
 
-		changes[i] = changes[j];
-		changes[j] = change;
+		order[i] = order[j];
+		order[j] = number;
 	}
+	return order;
+}
+
+/*
+ * "n" of the "keys" keys, one after the other in memory in the order in which
+ * they will be used: looking for them there is not what is measured.
+ */
+static PgrChange *
+make_changes(int keys, int n, bool shuffled)
+{
+	int *order = numbers(keys, shuffled);
+	PgrChange *changes = MemoryContextAllocHuge(CurrentMemoryContext,
+												(Size) n * sizeof(PgrChange));
+	char *texts = MemoryContextAllocHuge(CurrentMemoryContext,
+										 (Size) n * KEY_BYTES);
+
+	for (int i = 0; i < n; i++)
+		fill_change(&changes[i], texts + (Size) i * KEY_BYTES, order[i]);
+	pfree(order);
+	return changes;
 }
 
 /*
@@ -132,18 +145,17 @@ pgr_sql_bench_publish(PG_FUNCTION_ARGS)
 	int changed = PG_GETARG_INT32(2);
 	int64 most = PG_GETARG_INT64(3);
 	double limit = PG_GETARG_INT32(4) * 1e6;
-	PgrChange *changes;
+	int prepared = (int) Min(keys, most * changed);
+	PgrChange *changes = make_changes(keys, prepared, true);
 	Publisher publisher;
 	instr_time start;
 	int64 done = 0;
 
 	open_registry(&publisher, PG_GETARG_TEXT_PP(0));
-	changes = make_changes(keys);
-	shuffle(changes, keys);
 	INSTR_TIME_SET_CURRENT(start);
 	for (int64 first = 0; done < most; first += changed)
 	{
-		if (first + changed > keys)
+		if (first + changed > prepared)
 			first = 0;
 		for (int i = 0; i < changed; i++)
 			changes[first + i].fixed.f8 += 1;
@@ -164,14 +176,11 @@ Datum
 pgr_sql_bench_load(PG_FUNCTION_ARGS)
 {
 	int keys = PG_GETARG_INT32(1);
-	PgrChange *changes;
+	PgrChange *changes = make_changes(keys, keys, PG_GETARG_BOOL(2));
 	Publisher publisher;
 	instr_time start;
 
 	open_registry(&publisher, PG_GETARG_TEXT_PP(0));
-	changes = make_changes(keys);
-	if (PG_GETARG_BOOL(2))
-		shuffle(changes, keys);
 	INSTR_TIME_SET_CURRENT(start);
 	publish(&publisher, changes, keys);
 	PG_RETURN_FLOAT8(ns_since(start) / 1e6);

@@ -1,8 +1,9 @@
 # Runs the cases of the benchmark on a prepared server and writes the tables of docs/benchmarks.md.
 #
-#   perl run.pl ROWS FEW ROUNDS FOLDER LMDB	with psql's environment variables set
+#   perl run.pl ROWS FEW ROUNDS SECONDS FOLDER LMDB	with psql's environment variables set
 #
-# writes goals.md, details.md and read-cost.svg into FOLDER.  LMDB is the folder for the program lmdb's files.
+# writes goals.md, details.md, read-cost.svg and how many rounds there were into FOLDER.  After SECONDS, but not
+# before nine rounds, no other one begins.  LMDB is the folder for the program lmdb's files.
 #
 # Method.  Every round runs every case once, one after the other, so that what disturbs the machine disturbs
 # all of them; the long ones are in every third round only.  A statement's time is what psql's \timing says.
@@ -17,7 +18,7 @@ use Bench::Session;
 use List::Util qw(max min);
 use Time::HiRes qw(time);
 
-my ($rows, $few, $rounds, $folder, $lmdb_folder) = @ARGV;
+my ($rows, $few, $rounds, $seconds, $folder, $lmdb_folder) = @ARGV;
 
 # Statements in a row for the throughput of one and two clients, each over a fifth of the rows.
 # Short, so that some of them meet no disturbance on any core, and so several times a round.
@@ -700,16 +701,20 @@ sub run_round
 }
 
 check_plans();
-for my $round (0 .. $rounds)
+my $started = time;
+my $done = 0;
+while ($done <= min($rounds, 9) || ($done <= $rounds && time - $started < $seconds))
 {
-	print STDERR "\rround $round of $rounds";
-	run_round($round);
-	# The first one only warms up, unless it is the only one.
-	%samples = %versions = () if $round == 0 && $rounds >= 9;
+	print STDERR "\rround $done of $rounds";
+	run_round($done);
+	# The first one only warms up, unless there is too little without it.
+	%samples = %versions = () if $done == 0 && $rounds >= 9;
+	$done++;
 }
 print STDERR "\nwriters and pins\n";
 run_idle_pin();
 run_pins();
+write_file('rounds', $done - 1);
 write_file('goals.md', goals_table());
 write_file('details.md', join "\n", cases_table(), reads_table(), pairs_table(), writers_table(), publishes_table(), pins_table(),
 	idle_table(), versions_table());
