@@ -635,15 +635,15 @@ sub goals_table
 	for (reading_goals(), writing_goals(), promise_goals())
 	{
 		my ($what, $measured, $goal, $met) = @$_;
-		$table .= sprintf "| %s | %s | %s | %s |\n", $what, $measured, $goal, !defined $met ? '' : $met ? 'met' : 'NOT MET';
+		$table .= sprintf "| %s | %s | %s | %s |\n", $what, $measured, $goal, defined $met ? ($met ? 'met' : 'NOT MET') : $goal ? 'not shown' : '';
 	}
 	return $table;
 }
 
 sub read_plot
 {
-	# Below 1 ns is noise, and has no logarithm to speak of.
-	my $curve = sub { my ($name) = @_; return [map { [$_, max(1, read_cost($_, $name))] } @sizes] };
+	# A cost below 1 ns is noise: better no point than a wrong one.
+	my $curve = sub { my ($name) = @_; return [grep { $_->[1] >= 1 } map { [$_, read_cost($_, $name)] } @sizes] };
 
 	return plot('What a read costs', "ns for one random key, above the bare column; $rows reads in one statement, least of all rounds",
 		'keys in the registry, table or store', 'ns per read',

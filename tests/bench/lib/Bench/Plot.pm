@@ -80,7 +80,8 @@ sub marker
 # plot(title, subtitle, label of x, label of y, [name, colour, marker, thick|dashed|plain, [[x, y] ...]] ...)
 sub plot
 {
-	my ($title, $subtitle, $x_label, $y_label, @curves) = @_;
+	my ($title, $subtitle, $x_label, $y_label, @all) = @_;
+	my @curves = grep { @{ $_->[4] } } @all;
 	my @points = map { @{ $_->[4] } } @curves;
 	my ($x_low, $x_high) = (log10(min map { $_->[0] } @points), log10(max map { $_->[0] } @points));
 	my $y_low = int(log10(min map { $_->[1] } @points) + 0.001);
