@@ -132,7 +132,7 @@ help:
 	@echo 'make lint       format, static checks, allowed includes, exported symbols'
 	@echo 'make format     let clang-format rewrite the C files'
 	@echo 'make layers     only the allowed includes'
-	@echo 'make bench      the table of docs/benchmarks.md'
+	@echo 'make bench      the tables and the plot of docs/benchmarks.md (UPDATE_DOCS=1 updates them)'
 	@echo 'make deps       install what demo, test and lint need'
 	@echo 'make clean      remove build/'
 	@echo

@@ -14,6 +14,16 @@ CREATE FUNCTION bench.hash_both(text, text) RETURNS float8
 AS :'bench', 'bench_hash_both' LANGUAGE C STABLE STRICT PARALLEL SAFE;
 CREATE FUNCTION bench.rate2(text, text) RETURNS numeric
 AS 'pg_registry', 'pgr_sql_bench_rate2' LANGUAGE C STABLE PARALLEL SAFE;
+CREATE FUNCTION bench.rivals_put(text, text, float8) RETURNS void
+AS :'bench', 'bench_rivals_put' LANGUAGE C VOLATILE STRICT;
+CREATE FUNCTION bench.dshash(text, text) RETURNS float8
+AS :'bench', 'bench_dshash_get' LANGUAGE C STABLE STRICT;
+CREATE FUNCTION bench.dynahash(text, text) RETURNS float8
+AS :'bench', 'bench_dynahash_get' LANGUAGE C STABLE STRICT;
+CREATE FUNCTION bench.publish(registry text, keys int, changed int, most bigint, ms int) RETURNS float8
+AS 'pg_registry', 'pgr_sql_bench_publish' LANGUAGE C VOLATILE STRICT;
+CREATE FUNCTION bench.load(registry text, keys int, shuffled boolean) RETURNS float8
+AS 'pg_registry', 'pgr_sql_bench_load' LANGUAGE C VOLATILE STRICT;
 
 -- 30 currencies, as many as the European Central Bank publishes, with rates of four decimals.
 SELECT registry.set_rates('EUR', (
@@ -34,6 +44,8 @@ SELECT registry.put_many('fx', (SELECT jsonb_object_agg(currency, rate8) FROM be
        registry.put_many('fxn', (SELECT jsonb_object_agg(currency, rate) FROM bench.rates)),
        registry.put_many('items', (SELECT jsonb_object_agg('I' || 1000 + n, n / 7.0) FROM generate_series(1, 200) AS n));
 
+SELECT count(bench.rivals_put('fx', currency, rate8)) FROM bench.rates;
+
 CREATE TABLE bench.orders (amount float8 NOT NULL, currency text COLLATE "C" NOT NULL, item text NOT NULL, price numeric NOT NULL);
 SELECT setseed(0.5);
 INSERT INTO bench.orders
@@ -47,6 +59,34 @@ CREATE TABLE bench.yours AS SELECT * FROM bench.mine;
 VACUUM (FREEZE, ANALYZE) bench.orders, bench.few, bench.mine, bench.yours, bench.rates;
 SELECT pg_prewarm('bench.' || t) FROM unnest('{orders,few,mine,yours,rates}'::text[]) AS t;
 
+-- Registries of every size, beside tables of the same entries: kv_N, and random keys to ask for in reads_N, the first
+-- few of them in few_N.  rN has float8 values, nN numeric ones, pN is for those who publish.
+SELECT setseed(0.25);
+SELECT format($$
+    CREATE TABLE bench.kv_%1$s AS
+        SELECT 'I' || 1000000 + n AS key, n / 7.0::float8 AS value, round(n / 7.0, 4) AS exact FROM generate_series(0, %1$s - 1) AS n;
+    ALTER TABLE bench.kv_%1$s ADD PRIMARY KEY (key);
+    CREATE TABLE bench.reads_%1$s AS
+        SELECT 'I' || 1000000 + floor(random() * %1$s)::int AS key FROM generate_series(1, %2$s);
+    CREATE TABLE bench.few_%1$s AS SELECT * FROM bench.reads_%1$s LIMIT %3$s;
+    SELECT registry.create_registry('r%1$s', 'float8'), registry.create_registry('n%1$s', 'numeric');
+    SELECT count(bench.rivals_put('s%1$s', key, value)) FROM bench.kv_%1$s;
+$$, keys, :rows, :few)
+FROM unnest('{10,100,1000,10000,100000,1000000}'::int[]) AS keys \gexec
+SELECT format('VACUUM (FREEZE, ANALYZE) bench.%I', relname) FROM pg_class
+ WHERE relnamespace = 'bench'::regnamespace AND relname ~ '^(kv|reads|few)_' AND relkind = 'r' \gexec
+SELECT pg_prewarm(oid) FROM pg_class
+ WHERE relnamespace = 'bench'::regnamespace AND relname ~ '^(kv|reads|few)_' AND relkind IN ('r', 'i');
+-- In one transaction, in objects of at most ten thousand members.
+SELECT format($$
+    SELECT sum(registry.put_many('r%1$s', o)), sum(registry.put_many('n%1$s', e))
+      FROM (SELECT jsonb_object_agg(key, value) AS o, jsonb_object_agg(key, exact) AS e FROM bench.kv_%1$s GROUP BY left(key, 4)) AS s
+$$, keys)
+FROM unnest('{10,100,1000,10000,100000,1000000}'::int[]) AS keys \gexec
+SELECT registry.create_registry('p30', 'float8'), registry.create_registry('p200', 'float8');
+SELECT registry.put_many('p30', (SELECT jsonb_object_agg(key, value) FROM (SELECT * FROM bench.kv_100 ORDER BY key LIMIT 30) AS s)),
+       registry.put_many('p200', (SELECT jsonb_object_agg(key, value) FROM (SELECT * FROM bench.kv_1000 ORDER BY key LIMIT 200) AS s));
+
 -- What people write instead.
 CREATE FUNCTION bench.sql_rate(c text) RETURNS numeric LANGUAGE sql STABLE PARALLEL SAFE
     AS 'SELECT rate FROM bench.rates WHERE currency = c';
@@ -58,13 +98,13 @@ CREATE FUNCTION bench.plpgsql_rate8(c text) RETURNS float8 LANGUAGE plpgsql STAB
     AS 'BEGIN RETURN (SELECT rate8 FROM bench.rates WHERE currency = c); END';
 
 -- Writers that never pause; they end when they are cancelled.
-CREATE PROCEDURE bench.put_forever() LANGUAGE plpgsql AS $$
+CREATE PROCEDURE bench.put_forever(name text) LANGUAGE plpgsql AS $$
 DECLARE
     i bigint := 0;
 BEGIN
     LOOP
         i := i + 1;
-        PERFORM registry.put('fx', 'USD', i::float8);
+        PERFORM registry.put(name, 'USD', i::float8);
         COMMIT;
     END LOOP;
 END $$;
@@ -79,4 +119,20 @@ BEGIN
         PERFORM registry.set_rates('EUR', other);
         COMMIT;
     END LOOP;
+END $$;
+
+-- ns for each transaction that puts one random key, at most "most" of them; as bench.publish, it looks at the clock after
+-- 1, 3, 7, ... and stops once "ms" have passed.
+CREATE PROCEDURE bench.puts(name text, keys int, most int, ms int, OUT ns float8) LANGUAGE plpgsql AS $$
+DECLARE
+    start timestamptz := clock_timestamp();
+    done int := 0;
+BEGIN
+    WHILE done < most LOOP
+        PERFORM registry.put(name, 'I' || 1000000 + floor(random() * keys)::int, done::float8);
+        COMMIT;
+        done := done + 1;
+        EXIT WHEN done & (done + 1) = 0 AND clock_timestamp() > start + ms * interval '1 ms';
+    END LOOP;
+    ns := extract(epoch FROM clock_timestamp() - start) * 1e9 / done;
 END $$;
