@@ -301,11 +301,12 @@ unlink_version(PgrSharedImage *image, const PgrVersion *version,
 						is_unneeded, pinned);
 }
 
-/* U1 and U2 for all retired versions that no pin needs. */
+/* U1 and U2 for all versions of a list that no pin needs. */
 static void
-unlink_retired(PgrSharedImage *image, const Pinned *pinned)
+unlink_retired(PgrSharedImage *image, const PgrRetired *list,
+			   const Pinned *pinned)
 {
-	for (PgrRef ref = image->retired_head; ref != 0;)
+	for (PgrRef ref = list->head; ref != 0;)
 	{
 		PgrSharedObject *object = pgr_image_ptr(image, ref);
 
@@ -316,20 +317,36 @@ unlink_retired(PgrSharedImage *image, const Pinned *pinned)
 	pg_write_barrier(); /* U2, pairs with L6 */
 }
 
+/* Append a chain of objects to a list, and empty where it came from. */
+static void
+move_list(const PgrSharedImage *image, PgrRetired *to, PgrRetired *from)
+{
+	if (from->head == 0)
+		return;
+	if (to->tail != 0)
+		((PgrSharedObject *) pgr_image_ptr(image, to->tail))->next_retired =
+			from->head;
+	else
+		to->head = from->head;
+	to->tail = from->tail;
+	to->count += from->count;
+	memset(from, 0, sizeof(*from));
+}
+
 /*
  * Chains that have grown long since they were last pruned, of the slots that
  * this publish has changed: a reader of an old generation walks them.  Memory
  * is freed by the next reclaim.
  */
 static void
-prune_long_chains(const PgrPublish *publish)
+prune_long_chains(PgrSharedImage *image, PgrRef ref)
 {
-	PgrSharedImage *image = publish->image;
-	uint32 limit = Max(LONG_CHAIN, pg_atomic_read_u32(&image->lines_high) / 4);
+	uint32 limit = Max(LONG_CHAIN,
+					   pg_atomic_read_u32(&image->lines_high) / 16);
 	Pinned pinned;
 	bool collected = false;
 
-	for (PgrRef ref = publish->replaced_head; ref != 0;)
+	while (ref != 0)
 	{
 		PgrSharedObject *object = pgr_image_ptr(image, ref);
 		PgrVersion *version = (PgrVersion *) object;
@@ -386,16 +403,11 @@ static void
 replace_object(PgrPublish *publish, PgrRef ref)
 {
 	PgrSharedObject *object = pgr_image_ptr(publish->image, ref);
+	PgrRetired one = {.head = ref, .tail = ref, .count = 1};
 
 	Assert(object->death == 0);
 	object->next_retired = 0;
-	if (publish->replaced_tail)
-		((PgrSharedObject *) pgr_image_ptr(publish->image,
-										   publish->replaced_tail))
-			->next_retired = ref;
-	else
-		publish->replaced_head = ref;
-	publish->replaced_tail = ref;
+	move_list(publish->image, &publish->replaced, &one);
 }
 
 void
@@ -409,7 +421,7 @@ pgr_publish_begin(PgrPublish *publish, PgrSharedImage *image, PgrRef root,
 	publish->pages = pages;
 	publish->npages = npages;
 	publish->pages_used = 0;
-	publish->replaced_head = publish->replaced_tail = 0;
+	memset(&publish->replaced, 0, sizeof(publish->replaced));
 }
 
 /* The root, as this publish's own copy. */
@@ -535,30 +547,27 @@ pgr_publish_end(PgrPublish *publish)
 {
 	PgrSharedImage *image = publish->image;
 	PgrArena *arena = pgr_image_arena(image);
+	PgrRef replaced = publish->replaced.head;
 
 	recent_write(image, publish->generation, publish->root); /* P2 */
 	pg_write_barrier(); /* P3, pairs with the read barrier of R4 */
 	pg_atomic_write_u64(&image->generation, publish->generation);
 	image->root = publish->root;
 
-	for (PgrRef ref = publish->replaced_head; ref != 0;) /* P4 */
+	for (PgrRef ref = replaced; ref != 0;) /* P4 */
 	{
 		PgrSharedObject *object = pgr_image_ptr(image, ref);
+		Size bytes = object_bytes(arena, object, ref);
 
 		object->death = publish->generation;
-		image->retired_count++;
-		image->retired_bytes += object_bytes(arena, object, ref);
+		image->retired_bytes += bytes;
+		image->fresh_bytes += bytes;
 		ref = object->next_retired;
 	}
-	if (publish->replaced_head == 0)
-		return publish->generation;
-	if (image->retired_tail)
-		((PgrSharedObject *) pgr_image_ptr(image, image->retired_tail))
-			->next_retired = publish->replaced_head;
-	else
-		image->retired_head = publish->replaced_head;
-	image->retired_tail = publish->replaced_tail;
-	prune_long_chains(publish);
+	image->retired_count += publish->replaced.count;
+	image->since_mixed += publish->replaced.count;
+	move_list(image, &image->fresh, &publish->replaced);
+	prune_long_chains(image, replaced);
 	return publish->generation;
 }
 
@@ -568,19 +577,71 @@ pgr_publish_end(PgrPublish *publish)
  */
 
 /*
- * Is it time?  What the last round had to keep does not count, so that one
- * idle pin does not make every publish look at all that it holds back: the
- * work is paid for by new garbage.
+ * The list of what a generation keeps: the one it has, or one that is free.
  */
+static PgrRetired *
+kept_by(PgrSharedImage *image, uint64 keeper)
+{
+	PgrRetired *unused = &image->mixed;
+
+	for (int i = 0; i < PGR_KEPT_LISTS; i++)
+	{
+		if (image->kept[i].keeper == keeper)
+			return &image->kept[i];
+		if (image->kept[i].keeper == 0)
+			unused = &image->kept[i];
+	}
+	if (unused != &image->mixed)
+		unused->keeper = keeper;
+	return unused;
+}
+
+static void
+keep_object(PgrSharedImage *image, PgrRef ref, const Pinned *pinned)
+{
+	PgrSharedObject *object = pgr_image_ptr(image, ref);
+	PgrRetired one = {.head = ref, .tail = ref, .count = 1};
+
+	object->next_retired = 0;
+	move_list(image,
+			  kept_by(image,
+					  pinned
+						  ->generations[first_pinned(pinned, object->birth)]),
+			  &one);
+}
+
+/*
+ * What has to be looked at: the newly retired and what nobody keeps any more.
+ * So the work is paid for by new garbage and by pins that end, and a pin that
+ * keeps a million versions costs the others nothing.
+ */
+static void
+take_work(PgrSharedImage *image, const Pinned *pinned, bool now,
+		  PgrRetired *work)
+{
+	memset(work, 0, sizeof(*work));
+	move_list(image, work, &image->fresh);
+	for (int i = 0; i < PGR_KEPT_LISTS; i++)
+	{
+		PgrRetired *kept = &image->kept[i];
+		int p = first_pinned(pinned, kept->keeper);
+
+		if (p < pinned->n && pinned->generations[p] == kept->keeper)
+			continue;
+		move_list(image, work, kept);
+		kept->keeper = 0;
+	}
+	if (!now && image->since_mixed < image->mixed.count / 2)
+		return;
+	image->since_mixed = 0;
+	move_list(image, work, &image->mixed);
+}
+
 static bool
 is_due(const PgrSharedImage *image, const PgrArena *arena)
 {
-	uint64 some_bytes = arena->units * PGR_ARENA_UNIT / RECLAIM_FRACTION;
-
-	return image->retired_count >=
-		image->kept_count + Max(RECLAIM_BATCH, image->kept_count / 2) ||
-		image->retired_bytes >=
-		image->kept_bytes + Max(some_bytes, image->kept_bytes / 2);
+	return image->fresh.count >= RECLAIM_BATCH ||
+		image->fresh_bytes >= arena->units * PGR_ARENA_UNIT / RECLAIM_FRACTION;
 }
 
 void
@@ -588,44 +649,33 @@ pgr_image_reclaim(PgrSharedImage *image, bool now)
 {
 	PgrArena *arena = pgr_image_arena(image);
 	Pinned pinned;
+	PgrRetired work;
 	PgrRef ref;
-	PgrRef kept_tail = 0;
 
 	if (!now && !is_due(image, arena))
 		return;
 
 	pg_memory_barrier();            /* C1, pairs with R3 */
 	collect_pinned(image, &pinned); /* C2 */
-	unlink_retired(image, &pinned);
-
-	ref = image->retired_head;
-	image->retired_head = 0;
-	image->retired_count = 0;
-	image->retired_bytes = 0;
+	image->fresh_bytes = 0;
+	take_work(image, &pinned, now, &work);
+	unlink_retired(image, &work, &pinned);
+	ref = work.head;
 	while (ref != 0)
 	{
 		PgrSharedObject *object = pgr_image_ptr(image, ref);
 		PgrRef next = object->next_retired;
 
-		if (!is_pinned(&pinned, object))
-			free_object(image, ref); /* C3, U3 */
+		if (is_pinned(&pinned, object))
+			keep_object(image, ref, &pinned);
 		else
 		{
-			object->next_retired = 0;
-			if (kept_tail)
-				((PgrSharedObject *) pgr_image_ptr(image, kept_tail))
-					->next_retired = ref;
-			else
-				image->retired_head = ref;
-			kept_tail = ref;
-			image->retired_count++;
-			image->retired_bytes += object_bytes(arena, object, ref);
+			image->retired_count--;
+			image->retired_bytes -= object_bytes(arena, object, ref);
+			free_object(image, ref); /* C3, U3 */
 		}
 		ref = next;
 	}
-	image->retired_tail = kept_tail;
-	image->kept_count = image->retired_count;
-	image->kept_bytes = image->retired_bytes;
 }
 
 uint32

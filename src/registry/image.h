@@ -141,6 +141,21 @@ StaticAssertDecl(sizeof(PgrSharedSpareLine) == 256,
 				 "a spare line is four cache lines");
 
 /*
+ * A list of retired objects.  Those in a list of kept ones are kept by the pin
+ * of one generation (and maybe others): nobody needs to look at them as long
+ * as that is there, however many they are.
+ */
+typedef struct PgrRetired
+{
+	uint64 keeper; /* 0 = none, or various */
+	PgrRef head;
+	PgrRef tail;
+	uint32 count;
+} PgrRetired;
+
+#define PGR_KEPT_LISTS 64
+
+/*
  * The image.
  *
  * Written under the writer lock only, except the lines (their owners) and
@@ -156,13 +171,14 @@ typedef struct PgrSharedImage
 	PgrRecentRoot recent[PGR_RECENT];
 
 	/* writer lock */
-	PgrRef root; /* the current one */
-	PgrRef retired_head;
-	PgrRef retired_tail;
-	uint32 retired_count;
+	PgrRef root;                     /* the current one */
+	PgrRetired fresh;                /* retired since the last reclaim */
+	PgrRetired kept[PGR_KEPT_LISTS]; /* what that had to keep, by keeper */
+	PgrRetired mixed;                /* when there are more keepers */
+	uint32 since_mixed;              /* retired since that was looked at */
+	uint32 retired_count;            /* all of them */
 	uint64 retired_bytes;
-	uint32 kept_count; /* of the retired: the last reclaim had to keep */
-	uint64 kept_bytes;
+	uint64 fresh_bytes;
 	uint64 reclaimed_count;
 	uint32 slots_used;
 	uint32 slot_hint; /* no word of the bitmap before has a free bit */
@@ -258,8 +274,7 @@ typedef struct PgrPublish
 	PgrRef *pages;   /* reserved pages */
 	int npages;
 	int pages_used;
-	PgrRef replaced_head; /* to be retired at the end */
-	PgrRef replaced_tail;
+	PgrRetired replaced; /* to be retired at the end */
 } PgrPublish;
 
 extern void pgr_publish_begin(PgrPublish *publish, PgrSharedImage *image,

@@ -314,7 +314,9 @@ pgr_patch_apply(PgrBlock *block, uint64 generation, const PgrChange *change,
 	}
 	*replaced = slot_set(block, slot, version, ref);
 	block->live_bytes += live_item_bytes(block, slot);
-	block->expiring += (version->flags & PGR_SLOT_EXPIRES) != 0;
+	/* never back to 0: older generations read it, too */
+	if ((version->flags & PGR_SLOT_EXPIRES) && block->expiring < UINT32_MAX)
+		block->expiring++;
 	if (new_key)
 	{
 		pg_write_barrier(); /* V5 */

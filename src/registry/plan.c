@@ -237,7 +237,10 @@ can_patch(const PgrPlanRegistry *registry, const PgrReservation *reservation)
 		registry->alter == NULL && registry->extra == NULL &&
 		!registry->mark_missing && registry->expected_birth == 0 &&
 		pgr_patch_is_cheaper(block, registry->nchanges) &&
-		reservation->entries <= pgr_patch_room(block);
+		reservation->entries <= pgr_patch_room(block) &&
+		/* what grows beyond this could never be built again */
+		(registry->entries == 0 ||
+		 reservation_bytes(reservation) != PGR_BLOCK_TOO_LARGE);
 }
 
 /* They lead to no less memory, even for deletions: not of the last resort. */
