@@ -113,6 +113,12 @@ bit block_live[BLOCKS];
 #define FILL(l, x) STORE(l, x)
 #endif
 
+#ifdef UNLINK_CUTS	/* a logic error: the rest of the chain is lost */
+#define NEXT_OLDER(n) 0
+#else
+#define NEXT_OLDER(n) older[n]
+#endif
+
 #define UNLINK_STEP \
 	do	/* U1 */ \
 	:: d_step { i == VERSIONS -> i = 0 } break \
@@ -127,7 +133,7 @@ bit block_live[BLOCKS];
 				state[i] = UNLINKED; \
 				counted[block_of[i]] = 1; \
 				any = 1 } } \
-		STORE(OLDER(n), older[n]); \
+		STORE(OLDER(n), NEXT_OLDER(n)); \
 		d_step { n = 0; i++ } \
 	:: atomic { i < VERSIONS && !(state[i] == RETIRED && !PINNED(birth[i], death[i])) -> i++ } \
 	od
