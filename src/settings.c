@@ -229,6 +229,12 @@ define_memory(void)
 		&pgr_settings.shared_memory_kb, 64 * 1024, 1024, MAX_SHARED_MEMORY_KB,
 		PGC_POSTMASTER, GUC_UNIT_KB, NULL, NULL, NULL);
 	DefineCustomIntVariable(
+		"pg_registry.max_bytes_per_database",
+		"Shared memory that the registries of one database may take.",
+		"0 means no limit of its own.  Superusers can set it for each database with ALTER DATABASE.",
+		&pgr_settings.max_kb_per_database, 0, 0, MAX_SHARED_MEMORY_KB,
+		PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomIntVariable(
 		"pg_registry.log_ring_slots",
 		"Number of log records that are kept in shared memory.", NULL,
 		&pgr_settings.log_ring_slots, 1024, 16, 1024 * 1024, PGC_POSTMASTER, 0,

@@ -34,6 +34,7 @@ typedef struct PgrSettings
 {
 	/* memory: postmaster only */
 	int shared_memory_kb;
+	int max_kb_per_database;
 	int log_ring_slots;
 
 	/* rates: reload */

@@ -138,7 +138,7 @@ typedef struct PgrItem
 	char data[FLEXIBLE_ARRAY_MEMBER];
 } PgrItem;
 
-#define PGR_BLOCK_PADDING 3
+#define PGR_BLOCK_PADDING 1
 
 /* Immutable from the moment a root names it, but for patches. */
 typedef struct PgrBlock
@@ -169,6 +169,9 @@ typedef struct PgrBlock
 							  * updated_at = last change; place 0 = as built */
 	pg_atomic_uint64 unlinks; /* see patch.h */
 	uint64 outside_bytes;     /* writer: chunks of the newest versions */
+	/* writer, in a directory: of all registries of its database */
+	uint64 database_bytes;
+	uint64 database_reserved; /* what commits under way may add */
 	uint64 padding[PGR_BLOCK_PADDING];
 } PgrBlock;
 

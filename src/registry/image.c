@@ -12,6 +12,7 @@
 /* Reclaim in batches of this many objects, or this part of the arena. */
 #define RECLAIM_BATCH 96
 #define RECLAIM_FRACTION 16
+#define RECLAIM_MOST 16384 /* of what one pin has kept, at once */
 
 /* Versions of one entry before its chain is pruned; more with many lines. */
 #define LONG_CHAIN 16
@@ -610,15 +611,44 @@ keep_object(PgrSharedImage *image, PgrRef ref, const Pinned *pinned)
 			  &one);
 }
 
+/* The first objects of a list, at most so many, to another one. */
+static void
+move_some(const PgrSharedImage *image, PgrRetired *to, PgrRetired *from,
+		  uint32 most)
+{
+	PgrRetired some = *from;
+	PgrSharedObject *last = NULL;
+
+	if (from->count <= most)
+	{
+		move_list(image, to, from);
+		return;
+	}
+	for (uint32 i = 0; i < most; i++)
+	{
+		some.tail = last ? last->next_retired : some.head;
+		last = pgr_image_ptr(image, some.tail);
+	}
+	some.count = most;
+	from->head = last->next_retired;
+	from->count -= most;
+	last->next_retired = 0;
+	move_list(image, to, &some);
+}
+
 /*
  * What has to be looked at: the newly retired and what nobody keeps any more.
- * So the work is paid for by new garbage and by pins that end, and a pin that
- * keeps a million versions costs the others nothing.
+ * So the work is paid for by new garbage and by pins that end; a pin that keeps
+ * a million versions costs the others nothing while it is there, and no commit
+ * has to clear up after it alone, unless it needs the memory now.  True if
+ * nothing is left that could be freed.
  */
-static void
+static bool
 take_work(PgrSharedImage *image, const Pinned *pinned, bool now,
 		  PgrRetired *work)
 {
+	bool complete = true;
+
 	memset(work, 0, sizeof(*work));
 	move_list(image, work, &image->fresh);
 	for (int i = 0; i < PGR_KEPT_LISTS; i++)
@@ -626,15 +656,43 @@ take_work(PgrSharedImage *image, const Pinned *pinned, bool now,
 		PgrRetired *kept = &image->kept[i];
 		int p = first_pinned(pinned, kept->keeper);
 
-		if (p < pinned->n && pinned->generations[p] == kept->keeper)
+		if (kept->keeper == 0 ||
+			(p < pinned->n && pinned->generations[p] == kept->keeper))
 			continue;
-		move_list(image, work, kept);
-		kept->keeper = 0;
+		move_some(image, work, kept, now ? UINT32_MAX : RECLAIM_MOST);
+		if (kept->count == 0)
+			kept->keeper = 0;
+		else
+			complete = false;
 	}
-	if (!now && image->since_mixed < image->mixed.count / 2)
-		return;
+	if (!now && !image->mixed_due &&
+		image->since_mixed < image->mixed.count / 2)
+		return complete && image->mixed.count == 0;
 	image->since_mixed = 0;
+	image->mixed_due = false;
 	move_list(image, work, &image->mixed);
+	return complete;
+}
+
+/*
+ * The versions of a block need it to be unlinked, so it ends after all of
+ * them: in a round that leaves out nothing.
+ */
+static void
+defer_block(PgrSharedImage *image, PgrRef ref)
+{
+	PgrRetired one = {.head = ref, .tail = ref, .count = 1};
+
+	((PgrSharedObject *) pgr_image_ptr(image, ref))->next_retired = 0;
+	move_list(image, &image->mixed, &one);
+	image->mixed_due = true;
+}
+
+static bool
+has_versions(const PgrSharedObject *object)
+{
+	return object->kind == PGR_OBJECT_BLOCK &&
+		((const PgrBlock *) object)->patchable;
 }
 
 static bool
@@ -651,6 +709,7 @@ pgr_image_reclaim(PgrSharedImage *image, bool now)
 	Pinned pinned;
 	PgrRetired work;
 	PgrRef ref;
+	bool complete;
 
 	if (!now && !is_due(image, arena))
 		return;
@@ -658,7 +717,7 @@ pgr_image_reclaim(PgrSharedImage *image, bool now)
 	pg_memory_barrier();            /* C1, pairs with R3 */
 	collect_pinned(image, &pinned); /* C2 */
 	image->fresh_bytes = 0;
-	take_work(image, &pinned, now, &work);
+	complete = take_work(image, &pinned, now, &work);
 	unlink_retired(image, &work, &pinned);
 	ref = work.head;
 	while (ref != 0)
@@ -668,6 +727,8 @@ pgr_image_reclaim(PgrSharedImage *image, bool now)
 
 		if (is_pinned(&pinned, object))
 			keep_object(image, ref, &pinned);
+		else if (!complete && has_versions(object))
+			defer_block(image, ref);
 		else
 		{
 			image->retired_count--;

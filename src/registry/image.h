@@ -175,6 +175,7 @@ typedef struct PgrSharedImage
 	PgrRetired fresh;                /* retired since the last reclaim */
 	PgrRetired kept[PGR_KEPT_LISTS]; /* what that had to keep, by keeper */
 	PgrRetired mixed;                /* when there are more keepers */
+	bool mixed_due;                  /* something there waits to be freed */
 	uint32 since_mixed;              /* retired since that was looked at */
 	uint32 retired_count;            /* all of them */
 	uint64 retired_bytes;

@@ -38,6 +38,7 @@ typedef struct IndexEntry
 static PgrRef head = 0; /* our own; a worker asks its leader's line */
 static uint32 last_sequence = 0;
 static uint32 length = 0;
+static uint64 list_bytes = 0;
 static bool has_renamed = false; /* some ENTER is, or was, in the list */
 static bool closed = false;      /* PRE_COMMIT has folded the list */
 static HTAB *list_index = NULL;  /* in TopTransactionContext */
@@ -169,6 +170,19 @@ allocate_change(PgrPendingKind kind, Size size)
 }
 
 /*
+ * The changes of one transaction may take as much as the registries of its
+ * database.  What a rollback to a savepoint gave back still counts.
+ */
+static void
+check_quota(Size size)
+{
+	uint64 limit = (uint64) pgr_settings.max_kb_per_database * 1024;
+
+	if (limit > 0 && list_bytes + size > limit)
+		pgr_plan_over_quota(list_bytes + size);
+}
+
+/*
  * Add a change; the caller has done every check.  The only failures are a
  * full arena and a full backend, and both leave the list as it was.
  */
@@ -186,6 +200,8 @@ add_change(PgrPendingKind kind, const PgrRegistryName *registry,
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("cannot change a registry while the transaction is committing")));
+	if (kind == PGR_CHANGE_PUT)
+		check_quota(size);
 	LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_EXCLUSIVE);
 	ref = allocate_change(kind, size);
 	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
@@ -216,6 +232,7 @@ add_change(PgrPendingKind kind, const PgrRegistryName *registry,
 
 	head = ref;
 	length++;
+	list_bytes += size;
 	pgr_pin_set_pending(head);
 	if (list_index != NULL)
 	{
@@ -765,6 +782,7 @@ end_transaction(void)
 {
 	free_all();
 	length = 0;
+	list_bytes = 0;
 	last_sequence = 0;
 	has_renamed = false;
 	closed = false;

@@ -636,12 +636,15 @@ pgr_pending_prepare_commit(void)
 	plan.registries = compiler.registries;
 	plan.nregistries = compiler.nregistries;
 	plan.frees = compiler.frees;
+	plan.counts = true;
 	plan.now = GetCurrentTransactionStartTimestamp();
 	plan.pages = palloc(Max(plan.nregistries, 1) * sizeof(PgrRef));
 	MemoryContextSwitchTo(context);
 	if (!pgr_plan_reserve(&plan, &wanted))
 	{
 		/* DROP DATABASE has removed files by now and must not fail here */
+		if (plan.over_quota != 0)
+			pgr_plan_over_quota(plan.over_quota);
 		if (compiler.ndrops < n)
 			pgr_plan_out_of_memory(wanted);
 		ereport(WARNING,

@@ -7,15 +7,13 @@
  */
 #include "postgres.h"
 
-#include "miscadmin.h"
 #include "storage/lwlock.h"
-#include "storage/proc.h"
-#include "utils/timestamp.h"
 
 #include "base/compat.h"
-#include "registry/pin.h"
+#include "registry/directory.h"
+#include "registry/line.h"
 #include "registry/plan.h"
-#include "registry/reader.h"
+#include "settings.h"
 #include "shm/area.h"
 
 /*
@@ -31,6 +29,7 @@ typedef struct PgrReservation
 	bool fresh;       /* its one reserver keeps nothing of the block */
 	uint32 extra_len; /* the largest asked for */
 	int64 entries;
+	int64 patched; /* of these, by patchers: never more than there is room */
 	uint64 bytes;
 	PgrRef spares; /* one for each reserver, linked */
 } PgrReservation;
@@ -40,6 +39,8 @@ typedef struct Spare
 {
 	PgrRef next;
 } Spare;
+
+#define SLACK_FROM_BYTES (256 * 1024)
 
 static PgrArena *
 arena(void)
@@ -92,6 +93,23 @@ reservation_bytes(const PgrReservation *reservation)
 						   Max(block->extra_len, extra_len));
 }
 
+/*
+ * A spare block.  Of a large registry with some slack, if there is memory, so
+ * that it does not become too small with the next change that somebody
+ * reserves.
+ */
+static PgrRef
+alloc_spare(Size bytes, bool last_resort)
+{
+	PgrRef ref = 0;
+
+	if (bytes >= SLACK_FROM_BYTES)
+		ref = pgr_arena_alloc(arena(), bytes + bytes / 16, PGR_MEMORY_RESERVED,
+							  false);
+	return ref != 0 ? ref :
+					  pgr_plan_alloc(bytes, PGR_MEMORY_RESERVED, last_resort);
+}
+
 /* Replace spares that are too small, then add until each reserver has one. */
 static bool
 fill_spares(PgrReservation *reservation, bool last_resort, Size *wanted)
@@ -107,7 +125,7 @@ fill_spares(PgrReservation *reservation, bool last_resort, Size *wanted)
 
 		if (pgr_arena_payload_bytes(arena(), *link) < bytes)
 		{
-			larger = pgr_plan_alloc(bytes, PGR_MEMORY_RESERVED, last_resort);
+			larger = alloc_spare(bytes, last_resort);
 			if (larger == 0)
 				return false;
 			((Spare *) pgr_image_ptr(pgr_image, larger))->next = spare->next;
@@ -120,7 +138,7 @@ fill_spares(PgrReservation *reservation, bool last_resort, Size *wanted)
 	}
 	for (; have < reservation->reservers; have++)
 	{
-		PgrRef ref = pgr_plan_alloc(bytes, PGR_MEMORY_RESERVED, last_resort);
+		PgrRef ref = alloc_spare(bytes, last_resort);
 
 		if (ref == 0)
 			return false;
@@ -150,7 +168,10 @@ leave_reservation(PgrRef *link, const PgrPlanRegistry *registry)
 	reservation->entries -= registry->entries;
 	reservation->bytes -= registry->bytes;
 	if (registry->patch)
+	{
 		reservation->patchers--;
+		reservation->patched -= registry->entries;
+	}
 	else
 		reservation->reservers--;
 	if (reservation->reservers + reservation->patchers > 0)
@@ -226,7 +247,7 @@ open_reservation(uint32 slot, bool last_resort, Size *wanted)
 
 /*
  * Patch, rather than build?  Only what the present block has room for, along
- * with everything else that is reserved.
+ * with all other patches that are reserved.
  */
 static bool
 can_patch(const PgrPlanRegistry *registry, const PgrReservation *reservation)
@@ -237,7 +258,7 @@ can_patch(const PgrPlanRegistry *registry, const PgrReservation *reservation)
 		registry->alter == NULL && registry->extra == NULL &&
 		!registry->mark_missing && registry->expected_birth == 0 &&
 		pgr_patch_is_cheaper(block, registry->nchanges) &&
-		reservation->entries <= pgr_patch_room(block) &&
+		reservation->patched + registry->entries <= pgr_patch_room(block) &&
 		/* what grows beyond this could never be built again */
 		(registry->entries == 0 ||
 		 reservation_bytes(reservation) != PGR_BLOCK_TOO_LARGE);
@@ -268,27 +289,67 @@ reserve_versions(PgrPlanRegistry *registry, Size *wanted)
 	return true;
 }
 
+/*
+ * Should somebody build the block anew although it could be patched?  If much
+ * of it is what was deleted; or if its slots will soon be used up: then one
+ * builds while there is still room for the patches of others.
+ */
+static bool
+should_build(const PgrBlock *block, const PgrReservation *reservation)
+{
+	int64 slots = ((int64) block->group_mask + 1) * PGR_GROUP;
+
+	return block->entries < (int64) block->taken / 4 ||
+		(reservation->reservers == 0 &&
+		 pgr_patch_room(block) - reservation->patched < slots / 16);
+}
+
+static bool
+reserve_build(PgrPlanRegistry *registry, PgrReservation *reservation,
+			  bool last_resort, Size *wanted)
+{
+	registry->patch = false;
+	reservation->reservers++;
+	return fill_spares(reservation, last_resort, wanted);
+}
+
+/* The spares of others must have room for our changes, too. */
+static bool
+reserve_patch(PgrPlanRegistry *registry, PgrReservation *reservation,
+			  bool last_resort, Size *wanted)
+{
+	registry->patch = true;
+	reservation->patchers++;
+	reservation->patched += registry->entries;
+	return fill_spares(reservation, last_resort, wanted);
+}
+
 static bool
 reserve_change(PgrPlanRegistry *registry, bool last_resort, Size *wanted)
 {
 	PgrReservation *reservation = open_reservation(registry->slot, last_resort,
 												   wanted);
+	const PgrBlock *block = current_block(registry->slot);
 
 	if (reservation == NULL)
 		return false;
+	reservation->fresh = registry->fresh && reservation->reservers == 0 &&
+		reservation->patchers == 0;
 	reservation->entries += registry->entries;
 	reservation->bytes += registry->bytes;
 	reservation->extra_len = Max(reservation->extra_len, registry->extra_len);
-	reservation->fresh = registry->fresh && reservation->reservers == 0 &&
-		reservation->patchers == 0;
 	registry->reserved = true;
-	registry->patch = can_patch(registry, reservation) &&
-		reserve_versions(registry, wanted);
-	if (registry->patch)
-		reservation->patchers++;
-	else
-		reservation->reservers++;
-	return fill_spares(reservation, last_resort, wanted);
+	if (!can_patch(registry, reservation))
+		return reserve_build(registry, reservation, last_resort, wanted);
+	if (should_build(block, reservation))
+	{
+		if (reserve_build(registry, reservation, last_resort, wanted))
+			return true;
+		reservation->reservers--;
+	}
+	if (reserve_versions(registry, wanted))
+		return reserve_patch(registry, reservation, last_resort, wanted);
+	return reserve_build(registry, reservation, last_resort, wanted);
 }
 
 static bool
@@ -328,6 +389,141 @@ sum_changes(PgrPlanRegistry *registry)
 	}
 }
 
+static void
+build_of(PgrBlockBuild *build, const PgrPlan *plan,
+		 const PgrPlanRegistry *registry, const PgrBlock *old)
+{
+	*build = (PgrBlockBuild){
+		.old = old,
+		.generation = PGR_NEWEST,
+		.definition = registry->alter ? registry->alter :
+			old                       ? &old->definition :
+										&registry->definition,
+		.seed = pgr_image->seed,
+		.changes = registry->changes,
+		.nchanges = registry->nchanges,
+		.mark_missing = registry->mark_missing,
+		.fresh = registry->fresh,
+		.extra = registry->extra,
+		.extra_len = registry->extra_len,
+		.extra_prefix = registry->extra_prefix,
+		.now = plan->now,
+	};
+}
+
+/* ------------------------------------------------------------------------
+ * The limit of one database
+ *
+ * Its directory keeps the books: what its registries take, and what commits
+ * under way may add.  A plan is of one database, but for the rates, which count
+ * for none, and for the end of a database, which ends its books.
+ * ------------------------------------------------------------------------
+ */
+
+static PgrBlock *
+directory_of(const PgrPlan *plan)
+{
+	const PgrSharedRoot *root = pgr_image_ptr(pgr_image, pgr_image->root);
+
+	for (int i = 0; i < plan->nregistries; i++)
+	{
+		const PgrDefinition *definition = &plan->registries[i].definition;
+		uint32 slot;
+
+		if (definition->kind != PGR_BLOCK_REGISTRY)
+			continue;
+		slot = pgr_directory_slot(root, PGR_NEWEST, definition->database,
+								  definition->extension);
+		return slot == PGR_NO_SLOT ? NULL : (PgrBlock *) current_block(slot);
+	}
+	return NULL;
+}
+
+/* What a registry takes: its block, and the versions that belong to it. */
+static int64
+bytes_of(const PgrBlock *block)
+{
+	if (block == NULL || block->definition.kind != PGR_BLOCK_REGISTRY)
+		return 0;
+	return (int64) pgr_arena_chunk_bytes(arena(),
+										 pgr_arena_ref(arena(), block)) +
+		(int64) block->outside_bytes;
+}
+
+/* By how much a change that is reserved lets its registry grow, at most. */
+static int64
+growth_of(const PgrPlan *plan, const PgrPlanRegistry *registry)
+{
+	const PgrBlock *block = current_block(registry->slot);
+	PgrBlockBuild build;
+	int64 growth = 0;
+
+	if (registry->definition.kind != PGR_BLOCK_REGISTRY ||
+		registry->action == PGR_PLAN_DROP)
+		return 0;
+	if (registry->action == PGR_PLAN_CREATE)
+		return (int64) pgr_arena_chunk_bytes(arena(), registry->block);
+	if (!registry->patch)
+	{
+		build_of(&build, plan, registry, block);
+		return (int64) pgr_block_build_bytes(&build) - bytes_of(block);
+	}
+	for (PgrRef ref = registry->versions; ref != 0;
+		 ref = *pgr_publish_link(pgr_image, ref))
+		growth += (int64) pgr_arena_chunk_bytes(arena(), ref);
+	return growth;
+}
+
+/* What leads to less memory is always allowed. */
+static bool
+reserve_quota(PgrPlan *plan)
+{
+	uint64 limit = (uint64) pgr_settings.max_kb_per_database * 1024;
+	PgrBlock *directory = directory_of(plan);
+	uint64 used = directory ?
+		directory->database_bytes + directory->database_reserved :
+		0;
+	int64 growth = 0;
+
+	if (!plan->counts || limit == 0 || plan->frees)
+		return true;
+	for (int i = 0; i < plan->nregistries; i++)
+		growth += growth_of(plan, &plan->registries[i]);
+	if (growth <= 0)
+		return true;
+	if (used + (uint64) growth > limit)
+	{
+		plan->over_quota = used + (uint64) growth;
+		return false;
+	}
+	if (directory != NULL)
+	{
+		plan->quota = (uint64) growth;
+		directory->database_reserved += plan->quota;
+	}
+	return true;
+}
+
+/* "growth" is what the plan has done; 0 if it was cancelled. */
+static void
+settle_quota(PgrPlan *plan, int64 growth)
+{
+	PgrBlock *directory = directory_of(plan);
+
+	if (directory != NULL)
+	{
+		directory->database_bytes += (uint64) growth;
+		directory->database_reserved -= Min(plan->quota,
+											directory->database_reserved);
+	}
+	plan->quota = 0;
+}
+
+/* ------------------------------------------------------------------------
+ * Reserving
+ * ------------------------------------------------------------------------
+ */
+
 /* With the lock held: undo what pgr_plan_reserve has done so far. */
 static void
 cancel_locked(PgrPlan *plan)
@@ -354,6 +550,7 @@ cancel_locked(PgrPlan *plan)
 	if (plan->root != 0)
 		pgr_arena_free(arena(), plan->root);
 	plan->root = 0;
+	settle_quota(plan, 0);
 }
 
 /* The first registry that is not patched needs a new root. */
@@ -410,8 +607,9 @@ pgr_plan_reserve(PgrPlan *plan, Size *wanted)
 
 	plan->root = 0;
 	plan->npages = 0;
+	plan->quota = plan->over_quota = 0;
 	LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_EXCLUSIVE);
-	fits = reserve_locked(plan, wanted);
+	fits = reserve_locked(plan, wanted) && reserve_quota(plan);
 	if (!fits)
 		cancel_locked(plan);
 	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
@@ -431,36 +629,27 @@ pgr_plan_cancel(PgrPlan *plan)
  * ------------------------------------------------------------------------
  */
 
-/* "others" is what other plans may still add to the registry. */
+/* "others" tells what patches of other plans will need room for. */
 static void
 build_into(PgrRef memory, const PgrPlan *plan, PgrPlanRegistry *registry,
 		   const PgrBlock *old, const PgrReservation *others)
 {
-	PgrBlockBuild build = {
-		.old = old,
-		.generation = PGR_NEWEST,
-		.definition = registry->alter ? registry->alter :
-			old                       ? &old->definition :
-										&registry->definition,
-		.seed = pgr_image->seed,
-		.changes = registry->changes,
-		.nchanges = registry->nchanges,
-		.mark_missing = registry->mark_missing,
-		.fresh = registry->fresh,
-		.extra = registry->extra,
-		.extra_len = registry->extra_len,
-		.extra_prefix = registry->extra_prefix,
-		.now = plan->now,
-	};
+	PgrBlockBuild build;
 	PgrBlock *block = pgr_image_ptr(pgr_image, memory);
 
+	build_of(&build, plan, registry, old);
 	if (others != NULL)
-		build.room = others->entries;
+		build.room = others->patched;
 	build.patchable = (others != NULL && others->patchers > 0) ||
 		(build.definition->kind != PGR_BLOCK_RATES &&
 		 pgr_patch_pays((old && !registry->fresh ? old->entries : 0) +
 						registry->nchanges));
 	pgr_block_build(block, &build);
+	if (old != NULL)
+	{
+		block->database_bytes = old->database_bytes;
+		block->database_reserved = old->database_reserved;
+	}
 	if (old != NULL && registry->alter != NULL && registry->nchanges == 0 &&
 		!registry->fresh)
 		block->built_at = pgr_block_changed_at(old, PGR_NEWEST);
@@ -496,7 +685,6 @@ commit_build(PgrPublish *publish, PgrPlan *plan, PgrPlanRegistry *registry,
 			 PgrReservation *reservation)
 {
 	const PgrBlock *old = pgr_publish_current(publish, registry->slot);
-	PgrReservation others = *reservation;
 	PgrRef memory = take_spare_block(reservation);
 
 	Assert(memory != 0);
@@ -506,8 +694,7 @@ commit_build(PgrPublish *publish, PgrPlan *plan, PgrPlanRegistry *registry,
 		plan->some_void = true;
 		return;
 	}
-	others.entries -= registry->entries;
-	build_into(memory, plan, registry, old, &others);
+	build_into(memory, plan, registry, old, reservation);
 	pgr_publish_set(publish, registry->slot, memory);
 }
 
@@ -543,6 +730,8 @@ pgr_plan_commit(PgrPlan *plan)
 	PgrPublish publish;
 	uint64 generation;
 
+	int64 growth = 0;
+
 	plan->some_void = false;
 	LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_EXCLUSIVE);
 	pgr_publish_begin(&publish, pgr_image, plan->root, plan->pages,
@@ -552,6 +741,7 @@ pgr_plan_commit(PgrPlan *plan)
 	{
 		PgrPlanRegistry *registry = &plan->registries[i];
 
+		growth -= bytes_of(pgr_publish_current(&publish, registry->slot));
 		switch (registry->action)
 		{
 			case PGR_PLAN_CREATE:
@@ -565,8 +755,10 @@ pgr_plan_commit(PgrPlan *plan)
 				commit_drop(&publish, registry);
 				break;
 		}
+		growth += bytes_of(pgr_publish_current(&publish, registry->slot));
 	}
 	generation = pgr_publish_end(&publish);
+	settle_quota(plan, growth);
 	if (publish.new_root != 0) /* nothing but void changes */
 		pgr_arena_free(arena(), publish.new_root);
 	for (int i = publish.pages_used; i < plan->npages; i++)
@@ -575,107 +767,4 @@ pgr_plan_commit(PgrPlan *plan)
 	pgr_image_reclaim(pgr_image, false);
 	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
 	return generation;
-}
-
-/* ------------------------------------------------------------------------
- * The report of a full arena
- * ------------------------------------------------------------------------
- */
-
-typedef struct Shortage
-{
-	uint64 total;
-	uint64 used;
-	uint64 pending;
-	uint64 retired;
-	uint64 largest_free;
-	PgrDefinition largest;
-	uint64 largest_bytes;
-	PgrLinePin oldest;
-} Shortage;
-
-static void
-find_largest(Shortage *shortage)
-{
-	for (uint32 slot = 0; slot < PGR_MAX_SLOTS; slot++)
-	{
-		const PgrBlock *block;
-
-		if (pgr_image->slot_bitmap[slot / 64] == 0)
-		{
-			slot |= 63;
-			continue;
-		}
-		block = current_block(slot);
-		if (block == NULL || block->definition.kind < PGR_BLOCK_REGISTRY ||
-			block->size + block->outside_bytes <= shortage->largest_bytes)
-			continue;
-		shortage->largest_bytes = block->size + block->outside_bytes;
-		shortage->largest = block->definition;
-	}
-}
-
-/* The name of a registry that the current role may read. */
-static char *
-shown_name(const PgrDefinition *definition)
-{
-	if (definition->kind != PGR_BLOCK_RATES &&
-		(definition->kind != PGR_BLOCK_REGISTRY ||
-		 definition->database != MyDatabaseId ||
-		 !pgr_reader_allowed(definition)))
-		return "of another database or role";
-	return psprintf("\"%.*s\"", definition->name_len, definition->name);
-}
-
-static void
-pg_attribute_noreturn() refuse_registry(void)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-			 errmsg("there are too many registries"),
-			 errdetail("All databases of a server together can have %d registries and lists of registries.",
-					   PGR_MAX_SLOTS - PGR_FIRST_FREE_SLOT)));
-}
-
-void
-pgr_plan_out_of_memory(Size wanted)
-{
-	Shortage shortage;
-	char pins[160];
-
-	if (wanted == 0)
-		refuse_registry();
-	memset(&shortage, 0, sizeof(shortage));
-	LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_SHARED);
-	shortage.total = arena()->units * PGR_ARENA_UNIT;
-	shortage.used = (arena()->units - arena()->kind_units[PGR_MEMORY_FREE]) *
-		PGR_ARENA_UNIT;
-	shortage.pending = arena()->kind_units[PGR_MEMORY_PENDING] *
-		PGR_ARENA_UNIT;
-	shortage.retired = pgr_image->retired_bytes;
-	shortage.largest_free = pgr_arena_largest_free(arena());
-	find_largest(&shortage);
-	(void) pgr_line_oldest(&shortage.oldest);
-	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
-
-	if (shortage.retired > 0 && shortage.oldest.pid != 0)
-		snprintf(pins, sizeof(pins),
-				 "process %d pins generation " UINT64_FORMAT " since %s",
-				 shortage.oldest.pid, shortage.oldest.generation,
-				 timestamptz_to_str(shortage.oldest.at));
-	else
-		strlcpy(pins, "no process pins an old version", sizeof(pins));
-	ereport(ERROR,
-			(errcode(ERRCODE_OUT_OF_MEMORY),
-			 errmsg("out of shared memory for pg_registry: cannot reserve %zu bytes",
-					wanted),
-			 errdetail("Of " UINT64_FORMAT " bytes, " UINT64_FORMAT
-					   " are used, " UINT64_FORMAT " of them by uncommitted changes and "
-					   UINT64_FORMAT " by old versions that are pinned or not yet reclaimed; the largest free piece has " UINT64_FORMAT " bytes; the largest registry %s takes "
-					   UINT64_FORMAT " bytes; %s.",
-					   shortage.total, shortage.used, shortage.pending,
-					   shortage.retired, shortage.largest_free,
-					   shown_name(&shortage.largest),
-					   shortage.largest_bytes, pins),
-			 errhint("Drop registries, end idle transactions, or increase pg_registry.shared_memory; see registry.memory and registry.readers.  A change of entries, a deletion too, can need room for a copy of its registry.")));
 }

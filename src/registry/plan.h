@@ -16,10 +16,9 @@
  * the two.
  *
  * A plan that changes little of a large registry reserves no block but one
- * version for each change, and patches.  The sum holds for it, too: the block
- * that is current at its commit has room for all of the sum, because patches
- * are reserved only while it has, and a block that is built meanwhile is built
- * with room for what is still in the sum.
+ * version for each change, and patches.  The block that is current at its
+ * commit has room for all patches that are reserved: they are reserved only
+ * while it has, and a block that is built meanwhile is built with that room.
  */
 #ifndef PGR_REGISTRY_PLAN_H
 #define PGR_REGISTRY_PLAN_H
@@ -72,8 +71,11 @@ typedef struct PgrPlan
 								 * of the arena */
 	TimestampTz now;
 	bool some_void; /* set by pgr_plan_commit */
+	bool counts;    /* against the limit of its database */
 
 	/* pgr_plan_reserve's; "pages" has room for nregistries */
+	uint64 over_quota; /* why it failed: so many bytes; 0 = another reason */
+	uint64 quota;      /* bytes reserved of it */
 	PgrRef root;
 	PgrRef *pages;
 	int npages;
@@ -91,6 +93,9 @@ extern uint64 pgr_plan_commit(PgrPlan *plan);
 
 /* Give everything back. */
 extern void pgr_plan_cancel(PgrPlan *plan);
+
+/* ERROR 53400: max_bytes_per_database. */
+extern void pgr_plan_over_quota(uint64 bytes) pg_attribute_noreturn();
 
 /*
  * ERROR 53200: how much is used, by which registry, and which pid pins what.
