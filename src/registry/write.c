@@ -237,10 +237,12 @@ pgr_write_key_exists(const PgrDefinition *definition, PgrText key)
 	if (pgr_pending_any())
 		ours = pgr_pending_find(definition, &state, true, key.data, key.len,
 								&value, &expires_at);
-	if (ours == PGR_PENDING_NONE && block != NULL)
-		found = pgr_block_lookup(block, PGR_NEWEST, key.data, key.len, &entry);
-	if (found)
+	if (ours == PGR_PENDING_NONE && block != NULL &&
+		pgr_block_lookup(block, PGR_NEWEST, key.data, key.len, &entry))
+	{
+		found = true;
 		expires_at = entry.expires_at;
+	}
 	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
 	return (ours == PGR_PENDING_VALUE || found) &&
 		(expires_at == 0 || expires_at > now);
