@@ -191,12 +191,15 @@ item_write(PgrBlock *block, PgrSlot *slot, uint64 *end, const char *key,
 	return item;
 }
 
+/* The flags that follow from the item. */
 static void
-set_expiry(PgrBlock *block, PgrSlot *slot, PgrItem *item,
-		   TimestampTz expires_at)
+set_item_flags(PgrBlock *block, PgrSlot *slot, PgrItem *item,
+			   TimestampTz expires_at)
 {
 	item->expires_at = expires_at;
-	slot->flags &= ~PGR_SLOT_EXPIRES;
+	slot->flags &= ~(PGR_SLOT_EXPIRES | PGR_SLOT_VALUE);
+	if (item->value_len > 0)
+		slot->flags |= PGR_SLOT_VALUE;
 	if (expires_at == 0)
 		return;
 	slot->flags |= PGR_SLOT_EXPIRES;
@@ -228,7 +231,7 @@ insert_change(PgrBlock *block, const PgrBlockBuild *build,
 	item = item_write(block, slot, end, change->key, change->key_len,
 					  change->value, change->remove ? 0 : change->value_len);
 	item->updated_at = change->updated_at;
-	set_expiry(block, slot, item, change->expires_at);
+	set_item_flags(block, slot, item, change->expires_at);
 	block->built_entries++;
 }
 
@@ -255,7 +258,7 @@ copy_entry(PgrBlock *block, const PgrBlockBuild *build, const PgrEntry *from,
 	item = item_write(block, slot, end, from->key, from->key_len,
 					  from->item->data, from->item->value_len);
 	item->updated_at = from->item->updated_at;
-	set_expiry(block, slot, item, from->expires_at);
+	set_item_flags(block, slot, item, from->expires_at);
 	block->built_entries++;
 }
 
@@ -306,7 +309,7 @@ start_block(PgrBlock *memory, const PgrBlockBuild *build, const Layout *layout)
 	memory->slots_offset = (uint32) layout->slots_offset;
 	memory->extra_offset = (uint32) layout->extra_offset;
 	memory->items_offset = (uint32) layout->items_offset;
-	memory->built_at = build->now;
+	memory->built_at = memory->changed_now = build->now;
 	memory->definition = *build->definition;
 }
 
@@ -404,6 +407,8 @@ pgr_block_changed_at(const PgrBlock *block, uint64 generation)
 {
 	PgrEntry state;
 
+	if (block->patchable && block->definition.max_age_us == 0)
+		return block->changed_now;
 	return pgr_block_read_state(block, generation, &state) ?
 		state.item->updated_at :
 		block->built_at;

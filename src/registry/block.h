@@ -108,6 +108,7 @@ typedef union PgrFixed
 #define PGR_SLOT_MISSING 1 /* rates: the provider stopped sending it */
 #define PGR_SLOT_EXPIRES 2 /* its item has an expires_at */
 #define PGR_SLOT_DELETED 4 /* in patched blocks: the key is not there */
+#define PGR_SLOT_VALUE 8   /* the item has a value_len above 0 */
 
 /*
  * Where an item lies, as one word that is loaded at once: an offset in the
@@ -138,7 +139,7 @@ typedef struct PgrItem
 	char data[FLEXIBLE_ARRAY_MEMBER];
 } PgrItem;
 
-#define PGR_BLOCK_PADDING 1
+#define PGR_BLOCK_PADDING 8
 
 /* Immutable from the moment a root names it, but for patches. */
 typedef struct PgrBlock
@@ -169,6 +170,7 @@ typedef struct PgrBlock
 							  * updated_at = last change; place 0 = as built */
 	pg_atomic_uint64 unlinks; /* see patch.h */
 	uint64 outside_bytes;     /* writer: chunks of the newest versions */
+	TimestampTz changed_now;  /* last change of all */
 	/* writer, in a directory: of all registries of its database */
 	uint64 database_bytes;
 	uint64 database_reserved; /* what commits under way may add */
@@ -256,7 +258,10 @@ extern const PgrSlot *pgr_block_next(const PgrBlock *block, uint64 *position);
 extern bool pgr_block_next_entry(const PgrBlock *block, uint64 generation,
 								 uint64 *position, PgrEntry *entry);
 
-/* Entries that are there, expired ones included, and the last change. */
+/*
+ * Entries that are there, expired ones included, and the last change.  That is
+ * the newest one if the registry has no max_age: nothing depends on it then.
+ */
 extern int64 pgr_block_entries(const PgrBlock *block, uint64 generation);
 extern TimestampTz pgr_block_changed_at(const PgrBlock *block,
 										uint64 generation);

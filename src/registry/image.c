@@ -10,7 +10,7 @@
 #include "registry/image.h"
 
 /* Reclaim in batches of this many objects, or this part of the arena. */
-#define RECLAIM_BATCH 96
+#define RECLAIM_BATCH 96 /* or more, where there are many pins to look at */
 #define RECLAIM_FRACTION 16
 #define RECLAIM_MOST 16384 /* of what one pin has kept, at once */
 
@@ -533,7 +533,8 @@ pgr_publish_patch(PgrPublish *publish, uint32 slot, const PgrChange *changes,
 	PgrRef version = versions;
 
 	Assert(block->patchable);
-	for (int i = 0; i <= nchanges; i++)
+	block->changed_now = now;
+	for (int i = 0; version != 0; i++)
 	{
 		PgrRef next = *pgr_publish_link(publish->image, version);
 
@@ -698,7 +699,9 @@ has_versions(const PgrSharedObject *object)
 static bool
 is_due(const PgrSharedImage *image, const PgrArena *arena)
 {
-	return image->fresh.count >= RECLAIM_BATCH ||
+	uint32 lines = pg_atomic_read_u32(&((PgrSharedImage *) image)->lines_high);
+
+	return image->fresh.count >= Max(RECLAIM_BATCH, lines / 4) ||
 		image->fresh_bytes >= arena->units * PGR_ARENA_UNIT / RECLAIM_FRACTION;
 }
 

@@ -3,8 +3,10 @@
  *	  The multi-version image: roots, pages, pins, publication, reclamation.
  *
  * A root names the current block of every registry of the cluster: 256 pages
- * of 256 blocks.  A publish copies the root, the pages it changes, and
- * nothing else, so it costs the same for ten registries and for ten thousand.
+ * of 256 blocks.  A publish that replaces blocks copies the root, the pages it
+ * changes, and nothing else, so it costs the same for ten registries and for
+ * ten thousand; one that only patches blocks (patch.h) goes on with the same
+ * root.
  *
  * This file takes pointers and owns no globals; registry/pin.c decides which
  * statement uses which pin, registry/plan.c how a publish is reserved and made.
@@ -19,7 +21,9 @@
  * Reclaim, under the writer lock, some time after P4:
  *		C1	full barrier
  *		C2	read every pin
- *		C3	free each retired object with no pin in [birth, death)
+ *		C3	free each retired object with no pin in [birth, death); what is
+ *			known to be kept by a pin that is still there may wait, and a block
+ *			waits for its versions
  * Pin, by a reader that owns its line:
  *		R1	g = generation
  *		R2	line.pins[i] = g
@@ -286,9 +290,9 @@ extern void pgr_publish_set(PgrPublish *publish, uint32 slot, PgrRef block);
 
 /*
  * Change entries of the block in a slot, which is patchable, in place.
- * "versions" is a list of nchanges + 1 chunks, in that order, each large enough
- * for its change and the last for the state, linked by pgr_publish_link(); what
- * is not needed of them is freed.
+ * "versions" is a list of chunks, in the order of the changes, each large enough
+ * for its change, and one for the state if pgr_patch_changes_state(); linked by
+ * pgr_publish_link().  What is not needed of them is freed.
  */
 extern void pgr_publish_patch(PgrPublish *publish, uint32 slot,
 							  const PgrChange *changes, int nchanges,

@@ -242,8 +242,11 @@ version_fill(PgrVersion *version, const PgrChange *change)
 
 	version->fixed = change->fixed;
 	version->flags = change->remove ? PGR_SLOT_DELETED : change->flags;
+	version->flags &= ~(PGR_SLOT_EXPIRES | PGR_SLOT_VALUE);
 	if (change->expires_at != 0 && !change->remove)
 		version->flags |= PGR_SLOT_EXPIRES;
+	if (value_len > 0)
+		version->flags |= PGR_SLOT_VALUE;
 	item->updated_at = change->updated_at;
 	item->expires_at = change->remove ? 0 : change->expires_at;
 	item->value_len = value_len;
@@ -278,6 +281,8 @@ live_item_bytes(const PgrBlock *block, const PgrSlot *slot)
 {
 	if (slot->place == 0 || (slot->flags & PGR_SLOT_DELETED))
 		return 0;
+	if (!(slot->flags & PGR_SLOT_VALUE))
+		return pgr_block_item_bytes(slot->key_len, 0);
 	return pgr_block_item_bytes(slot->key_len,
 								pgr_block_item_at(block, slot->place)
 									->value_len);
@@ -337,6 +342,24 @@ pgr_patch_finish(PgrBlock *block, uint64 generation, TimestampTz now,
 	version->fixed.i8 = block->entries;
 	version->item.updated_at = now;
 	*replaced = slot_set(block, &block->state, version, ref);
+}
+
+bool
+pgr_patch_changes_state(const PgrBlock *block, const PgrChange *changes,
+						int nchanges)
+{
+	if (block->definition.max_age_us != 0 || block->expiring != 0)
+		return true;
+	for (int i = 0; i < nchanges; i++)
+	{
+		PgrEntry entry;
+
+		if (changes[i].remove ||
+			!pgr_block_lookup(block, PGR_NEWEST, changes[i].key,
+							  changes[i].key_len, &entry))
+			return true;
+	}
+	return false;
 }
 
 /* ------------------------------------------------------------------------

@@ -129,6 +129,15 @@ extern bool pgr_patch_apply(PgrBlock *block, uint64 generation,
 							const PgrChange *change, PgrRef ref,
 							PgrRef *replaced);
 
+/*
+ * Does the state of the whole change with these changes?  Not if every key is
+ * there before and after and nothing depends on the time of the last change.
+ * While the caller holds what keeps others from changing these keys, and
+ * nothing in the block can expire, the answer stays the same.
+ */
+extern bool pgr_patch_changes_state(const PgrBlock *block,
+									const PgrChange *changes, int nchanges);
+
 /* The new state of the whole, after the changes: always the last one. */
 extern void pgr_patch_finish(PgrBlock *block, uint64 generation,
 							 TimestampTz now, PgrRef ref, PgrRef *replaced);

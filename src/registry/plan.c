@@ -18,8 +18,8 @@
 
 /*
  * What the open reservations of one slot may add to it.  In the arena, named
- * by the image's table; exists while there is a reservation.  If its owners
- * die, the segment is made anew.
+ * by the image's table; exists while there is a reservation, and of a registry
+ * that is patched until it ends.  If its owners die, the segment is made anew.
  */
 typedef struct PgrReservation
 {
@@ -158,11 +158,35 @@ take_spare_block(PgrReservation *reservation)
 	return ref;
 }
 
+static void
+end_reservation(PgrRef *link)
+{
+	PgrRef ref = *link;
+
+	*link = 0;
+	pgr_arena_free(arena(), ref);
+}
+
+/* That of a registry that ends, if nobody has reserved anything. */
+static void
+end_idle_reservation(uint32 slot)
+{
+	PgrRef *link = find_reservation(slot);
+	const PgrReservation *reservation;
+
+	if (*link == 0)
+		return;
+	reservation = pgr_image_ptr(pgr_image, *link);
+	if (reservation->reservers + reservation->patchers == 0)
+		end_reservation(link);
+}
+
 /* One reserver less; spares beyond the others' are the caller's to free. */
 static void
 leave_reservation(PgrRef *link, const PgrPlanRegistry *registry)
 {
 	PgrReservation *reservation = pgr_image_ptr(pgr_image, *link);
+	const PgrBlock *block = current_block(reservation->slot);
 	PgrRef ref;
 
 	reservation->entries -= registry->entries;
@@ -178,9 +202,10 @@ leave_reservation(PgrRef *link, const PgrPlanRegistry *registry)
 		return;
 	while ((ref = take_spare_block(reservation)) != 0)
 		pgr_arena_free(arena(), ref);
-	ref = *link;
-	*link = 0;
-	pgr_arena_free(arena(), ref);
+	if (block != NULL && block->patchable)
+		pgr_arena_set_kind(arena(), *link, PGR_MEMORY_BLOCK);
+	else
+		end_reservation(link);
 }
 
 static uint32
@@ -232,7 +257,10 @@ open_reservation(uint32 slot, bool last_resort, Size *wanted)
 	PgrRef ref;
 
 	if (*link != 0)
+	{
+		pgr_arena_set_kind(arena(), *link, PGR_MEMORY_RESERVED);
 		return pgr_image_ptr(pgr_image, *link);
+	}
 	*wanted = sizeof(PgrReservation);
 	ref = pgr_plan_alloc(sizeof(PgrReservation), PGR_MEMORY_RESERVED,
 						 last_resort);
@@ -269,8 +297,11 @@ static bool
 reserve_versions(PgrPlanRegistry *registry, Size *wanted)
 {
 	PgrRef *link = &registry->versions;
+	int n = registry->nchanges +
+		pgr_patch_changes_state(current_block(registry->slot),
+								registry->changes, registry->nchanges);
 
-	for (int i = 0; i <= registry->nchanges; i++)
+	for (int i = 0; i < n; i++)
 	{
 		PgrRef ref;
 
@@ -652,7 +683,8 @@ build_into(PgrRef memory, const PgrPlan *plan, PgrPlanRegistry *registry,
 	}
 	if (old != NULL && registry->alter != NULL && registry->nchanges == 0 &&
 		!registry->fresh)
-		block->built_at = pgr_block_changed_at(old, PGR_NEWEST);
+		block->built_at = block->changed_now =
+			pgr_block_changed_at(old, PGR_NEWEST);
 	pgr_arena_shrink(arena(), memory, block->size);
 }
 
@@ -721,6 +753,7 @@ commit_drop(PgrPublish *publish, PgrPlanRegistry *registry)
 		old->definition.incarnation != registry->definition.incarnation)
 		return;
 	pgr_publish_set(publish, registry->slot, 0);
+	end_idle_reservation(registry->slot);
 	pgr_image_slot_free(pgr_image, registry->slot);
 }
 

@@ -162,7 +162,7 @@ pgr_reader_find(FunctionCallInfo fcinfo, PgrText name, PgrText key,
 						  &entry) ||
 		pgr_reader_expired(entry.expires_at))
 		return false;
-	pgr_value_of_entry(&entry, value);
+	pgr_value_of_entry(*type, &entry, value);
 	return true;
 }
 

@@ -20,6 +20,7 @@ typedef enum PgrValueType
 	PGR_TYPE_JSONB,
 	PGR_TYPE_TEXT,
 	PGR_TYPE_NUMERIC,
+	PGR_LAST_VARLENA = PGR_TYPE_NUMERIC,
 	PGR_TYPE_FLOAT8,
 	PGR_TYPE_BIGINT,
 	PGR_TYPE_BOOLEAN,
@@ -74,11 +75,15 @@ pgr_value_twin_is_exact(double twin)
 	return twin != 0 && !isinf(twin);
 }
 
-/* What an entry holds, without copying. */
+/* What an entry holds, without copying; the item only where it is needed. */
 static inline void
-pgr_value_of_entry(const PgrEntry *entry, PgrValue *value)
+pgr_value_of_entry(PgrValueType type, const PgrEntry *entry, PgrValue *value)
 {
 	value->fixed = entry->fixed;
+	value->len = 0;
+	value->data = NULL;
+	if (type > PGR_LAST_VARLENA)
+		return;
 	value->len = entry->item->value_len;
 	value->data = entry->item->data;
 }

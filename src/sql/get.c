@@ -83,7 +83,7 @@ find(FunctionCallInfo fcinfo, KeyKind kind, PgrValueType *type,
 	switch (find_fast(fcinfo, key, type, &entry))
 	{
 		case FOUND:
-			pgr_value_of_entry(&entry, value);
+			pgr_value_of_entry(*type, &entry, value);
 			return true;
 		case NOT_FOUND:
 			return false;

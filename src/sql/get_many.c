@@ -39,7 +39,7 @@ put_row(const PgrBlock *block, const PgrEntry *entry, void *arg)
 	bool nulls[2] = {false, false};
 	PgrValue value;
 
-	pgr_value_of_entry(entry, &value);
+	pgr_value_of_entry(block->definition.value_type, entry, &value);
 	values[0] = PointerGetDatum(
 		cstring_to_text_with_len(entry->key, entry->key_len));
 	values[1] = pgr_value_to_jsonb(block->definition.value_type, &value);

@@ -87,7 +87,7 @@ pgr_sql_entries(PG_FUNCTION_ARGS)
 		CHECK_FOR_INTERRUPTS();
 		if (pgr_reader_expired(entry.expires_at))
 			continue;
-		pgr_value_of_entry(&entry, &value);
+		pgr_value_of_entry(block->definition.value_type, &entry, &value);
 		values[0] = PointerGetDatum(
 			cstring_to_text_with_len(entry.key, entry.key_len));
 		values[1] = pgr_value_to_jsonb(block->definition.value_type, &value);
@@ -316,7 +316,7 @@ put_rate(ReturnSetInfo *result, const PgrEntry *entry,
 	const char *name = pgr_rates_stale_name(reason);
 	PgrValue value;
 
-	pgr_value_of_entry(entry, &value);
+	pgr_value_of_entry(PGR_TYPE_NUMERIC, entry, &value);
 	values[0] = PointerGetDatum(
 		cstring_to_text_with_len(entry->key, entry->key_len));
 	values[1] = pgr_value_to_numeric(PGR_TYPE_NUMERIC, &value);

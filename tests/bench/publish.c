@@ -46,8 +46,9 @@ open_registry(Publisher *publisher, const text *name)
 	memset(publisher, 0, sizeof(*publisher));
 	LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_SHARED);
 	block = pgr_directory_find(pgr_image_ptr(pgr_image, pgr_image->root),
-							   MyDatabaseId, pgr_directory_extension(),
-							   VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name),
+							   PGR_NEWEST, MyDatabaseId,
+							   pgr_directory_extension(), VARDATA_ANY(name),
+							   VARSIZE_ANY_EXHDR(name),
 							   &publisher->registry.slot);
 	if (block != NULL)
 		publisher->registry.definition = block->definition;
