@@ -344,6 +344,17 @@ pgr_patch_finish(PgrBlock *block, uint64 generation, TimestampTz now,
 	*replaced = slot_set(block, &block->state, version, ref);
 }
 
+/* The version that will be superseded: far away in memory, most likely. */
+static void
+prefetch_version(const PgrEntry *entry)
+{
+	const char *version = (const char *) entry->item -
+		offsetof(PgrVersion, item);
+
+	__builtin_prefetch(version, 1);
+	__builtin_prefetch(version + PGR_ARENA_UNIT, 1);
+}
+
 bool
 pgr_patch_changes_state(const PgrBlock *block, const PgrChange *changes,
 						int nchanges)
@@ -358,6 +369,7 @@ pgr_patch_changes_state(const PgrBlock *block, const PgrChange *changes,
 			!pgr_block_lookup(block, PGR_NEWEST, changes[i].key,
 							  changes[i].key_len, &entry))
 			return true;
+		prefetch_version(&entry);
 	}
 	return false;
 }

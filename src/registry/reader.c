@@ -120,6 +120,8 @@ remember(FunctionCallInfo fcinfo, PgrText name, const PgrBlock *block)
 	reader->generation = pgr_pin()->generation;
 	reader->plain = reader->constant && block->expiring == 0 &&
 		!block->patchable;
+	reader->patched = reader->constant && block->expiring == 0 &&
+		block->patchable;
 	reader->value_type = block->definition.value_type;
 	reader->name_len = (uint16) name.len;
 	memcpy(reader->name, name.data, name.len);

@@ -27,6 +27,7 @@ typedef struct PgrReader
 	bool constant;     /* the name is a constant of the query */
 	bool plain;        /* and the block cannot change, nor an entry
 								 * expire: the shortest path */
+	bool patched;      /* it can change, but no entry can expire */
 	uint8 value_type;
 	uint16 name_len;
 	const PgrBlock *block;
@@ -132,6 +133,31 @@ pgr_reader_slot(FunctionCallInfo fcinfo)
 	if (unlikely(len == 0))
 		return NULL;
 	return pgr_block_find_short(reader->block, PG_GETARG_DATUM(1), len, word);
+}
+
+/*
+ * The same for a registry that is changed in place: the entry, but for its key,
+ * as of the statement's generation.  False: not found, or ask
+ * pgr_reader_fast().
+ */
+static pg_attribute_always_inline bool
+pgr_reader_entry(FunctionCallInfo fcinfo, PgrEntry *entry)
+{
+	const PgrReader *reader = fcinfo->flinfo->fn_extra;
+	const char *key = DatumGetPointer(PG_GETARG_DATUM(1)) + VARHDRSZ_SHORT;
+	uint64 word;
+	uint32 len;
+
+	if (reader == NULL || reader->token != pgr_pin_token || !reader->patched ||
+		reader->user != GetUserId())
+		return false;
+	len = pgr_short_key(PG_GETARG_DATUM(1), &word);
+	return len != 0 &&
+		pgr_block_lookup_hashed(reader->block, reader->generation, key, len,
+								word,
+								pgr_key_hash(key, len, word,
+											 reader->block->seed),
+								entry);
 }
 
 /* The same for a key that is an integer, of any length. */

@@ -107,11 +107,29 @@ type_read(FunctionCallInfo fcinfo)
 	return ((const PgrReader *) fcinfo->flinfo->fn_extra)->value_type;
 }
 
+/* A value of a type of fixed size, in a large registry: the next best path. */
+static pg_attribute_always_inline bool
+find_fixed(FunctionCallInfo fcinfo, KeyKind kind, PgrValueType wanted,
+		   PgrFixed *fixed)
+{
+	PgrEntry entry;
+
+	if (kind != KEY_TEXT || !pgr_reader_entry(fcinfo, &entry) ||
+		type_read(fcinfo) != wanted)
+		return false;
+	*fixed = entry.fixed;
+	return true;
+}
+
 static pg_noinline Datum
 get_float8_slowly(FunctionCallInfo fcinfo, KeyKind kind)
 {
 	PgrValueType type;
 	PgrValue value;
+	PgrFixed fixed;
+
+	if (find_fixed(fcinfo, kind, PGR_TYPE_FLOAT8, &fixed))
+		PG_RETURN_FLOAT8(fixed.f8);
 
 	if (!find(fcinfo, kind, &type, &value))
 		PG_RETURN_NULL();
@@ -140,6 +158,10 @@ get_bigint_slowly(FunctionCallInfo fcinfo, KeyKind kind)
 {
 	PgrValueType type;
 	PgrValue value;
+	PgrFixed fixed;
+
+	if (find_fixed(fcinfo, kind, PGR_TYPE_BIGINT, &fixed))
+		PG_RETURN_INT64(fixed.i8);
 
 	if (!find(fcinfo, kind, &type, &value))
 		PG_RETURN_NULL();
