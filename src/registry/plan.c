@@ -420,6 +420,7 @@ sum_changes(PgrPlanRegistry *registry)
 	}
 }
 
+/* What a plan makes of a registry, but for the room it leaves to others. */
 static void
 build_of(PgrBlockBuild *build, const PgrPlan *plan,
 		 const PgrPlanRegistry *registry, const PgrBlock *old)
@@ -510,10 +511,8 @@ static bool
 reserve_quota(PgrPlan *plan)
 {
 	uint64 limit = (uint64) pgr_settings.max_kb_per_database * 1024;
-	PgrBlock *directory = directory_of(plan);
-	uint64 used = directory ?
-		directory->database_bytes + directory->database_reserved :
-		0;
+	PgrBlock *directory;
+	uint64 used;
 	int64 growth = 0;
 
 	if (!plan->counts || limit == 0 || plan->frees)
@@ -522,6 +521,10 @@ reserve_quota(PgrPlan *plan)
 		growth += growth_of(plan, &plan->registries[i]);
 	if (growth <= 0)
 		return true;
+	directory = directory_of(plan);
+	used = directory ?
+		directory->database_bytes + directory->database_reserved :
+		0;
 	if (used + (uint64) growth > limit)
 	{
 		plan->over_quota = used + (uint64) growth;
@@ -539,8 +542,10 @@ reserve_quota(PgrPlan *plan)
 static void
 settle_quota(PgrPlan *plan, int64 growth)
 {
-	PgrBlock *directory = directory_of(plan);
+	PgrBlock *directory = NULL;
 
+	if (growth != 0 || plan->quota != 0)
+		directory = directory_of(plan);
 	if (directory != NULL)
 	{
 		directory->database_bytes += (uint64) growth;
@@ -762,7 +767,6 @@ pgr_plan_commit(PgrPlan *plan)
 {
 	PgrPublish publish;
 	uint64 generation;
-
 	int64 growth = 0;
 
 	plan->some_void = false;

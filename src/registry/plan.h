@@ -58,7 +58,7 @@ typedef struct PgrPlanRegistry
 	bool has_slot;
 	bool reserved;
 	bool patch;      /* CHANGE: in place */
-	PgrRef versions; /* for that: one for each change, and one more */
+	PgrRef versions; /* for that: one for each change, and for the state */
 	PgrRef block;    /* CREATE */
 } PgrPlanRegistry;
 
