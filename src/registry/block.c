@@ -158,12 +158,10 @@ slot_claim(PgrBlock *block, uint64 hash)
 	{
 		uint8 *tags = (uint8 *) pgr_block_tags(block) +
 			(Size) group * PGR_GROUP;
-		uint32 empty = pgr_group_match(tags, PGR_TAG_EMPTY);
+		int i = pgr_group_vacancy(tags, hash);
 
-		if (empty != 0)
+		if (i >= 0)
 		{
-			int i = pgr_bits_low(empty);
-
 			tags[i] = pgr_hash_tag(hash);
 			return (PgrSlot *) pgr_block_slots(block) +
 				(Size) group * PGR_GROUP + i;

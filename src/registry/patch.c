@@ -17,6 +17,9 @@
 /* A change by patch costs about as much as rebuilding so many entries. */
 #define ENTRIES_PER_PATCH 8
 
+/* As many keys' lines as a core asks for at a time. */
+#define MOST_PREFETCHED 8
+
 /* A walk looks after so many steps whether it is still in its chain. */
 #define STEPS_BETWEEN_LOOKS 256
 
@@ -195,11 +198,11 @@ slot_for_new_key(PgrBlock *block, uint64 hash)
 	for (;;)
 	{
 		const uint8 *tags = pgr_block_tags(block) + (Size) group * PGR_GROUP;
-		uint32 empty = pgr_group_match(tags, PGR_TAG_EMPTY);
+		int i = pgr_group_vacancy(tags, hash);
 
-		if (empty != 0)
+		if (i >= 0)
 			return (PgrSlot *) pgr_block_slots(block) +
-				(Size) group * PGR_GROUP + pgr_bits_low(empty);
+				(Size) group * PGR_GROUP + i;
 		group = (group + 1) & block->group_mask;
 	}
 }
@@ -344,7 +347,26 @@ pgr_patch_finish(PgrBlock *block, uint64 generation, TimestampTz now,
 	*replaced = slot_set(block, &block->state, version, ref);
 }
 
-/* The version that will be superseded: far away in memory, most likely. */
+void
+pgr_patch_prefetch(const PgrBlock *block, const PgrChange *changes,
+				   int nchanges)
+{
+	for (int i = 0; i < Min(nchanges, MOST_PREFETCHED); i++)
+	{
+		const PgrChange *change = &changes[i];
+		uint64 word = pgr_key_word(change->key, change->key_len);
+
+		pgr_block_prefetch_home(block,
+								pgr_key_hash(change->key, change->key_len,
+											 word, block->seed));
+	}
+}
+
+/*
+ * The version that will be superseded, far away in memory most likely, and
+ * what lies before and behind it, which the arena looks at when it frees it:
+ * as a rule those are versions of the same size.
+ */
 static void
 prefetch_version(const PgrEntry *entry)
 {
@@ -353,6 +375,8 @@ prefetch_version(const PgrEntry *entry)
 
 	__builtin_prefetch(version, 1);
 	__builtin_prefetch(version + PGR_ARENA_UNIT, 1);
+	__builtin_prefetch(version + (Size) 2 * PGR_ARENA_UNIT, 1);
+	__builtin_prefetch(version - (Size) 2 * PGR_ARENA_UNIT, 1);
 }
 
 bool

@@ -130,6 +130,13 @@ extern bool pgr_patch_apply(PgrBlock *block, uint64 generation,
 							PgrRef *replaced);
 
 /*
+ * Ask for the lines that the first of these changes will need, long before
+ * they do: more than half of what a patch costs is waiting for them.
+ */
+extern void pgr_patch_prefetch(const PgrBlock *block, const PgrChange *changes,
+							   int nchanges);
+
+/*
  * Does the state of the whole change with these changes?  Not if every key is
  * there before and after and nothing depends on the time of the last change.
  * While the caller holds what keeps others from changing these keys, and

@@ -292,30 +292,40 @@ can_patch(const PgrPlanRegistry *registry, const PgrReservation *reservation)
 		 reservation_bytes(reservation) != PGR_BLOCK_TOO_LARGE);
 }
 
+/* One more version for a patch, put at *link. */
+static bool
+reserve_version(PgrRef *link, const PgrChange *change, Size *wanted)
+{
+	*wanted = pgr_patch_version_bytes(change);
+	*link = pgr_plan_alloc(*wanted, PGR_MEMORY_RESERVED, false);
+	if (*link == 0)
+		return false;
+	*pgr_publish_link(pgr_image, *link) = 0;
+	return true;
+}
+
 /* They lead to no less memory, even for deletions: not of the last resort. */
 static bool
 reserve_versions(PgrPlanRegistry *registry, Size *wanted)
 {
 	PgrRef *link = &registry->versions;
-	int n = registry->nchanges +
-		pgr_patch_changes_state(current_block(registry->slot),
-								registry->changes, registry->nchanges);
 
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < registry->nchanges; i++)
 	{
-		PgrRef ref;
-
-		*wanted = pgr_patch_version_bytes(
-			i < registry->nchanges ? &registry->changes[i] : NULL);
-		ref = pgr_plan_alloc(*wanted, PGR_MEMORY_RESERVED, false);
-		*link = ref;
-		if (ref == 0)
+		if (!reserve_version(link, &registry->changes[i], wanted))
 		{
 			free_versions(registry);
 			return false;
 		}
-		link = pgr_publish_link(pgr_image, ref);
-		*link = 0;
+		link = pgr_publish_link(pgr_image, *link);
+	}
+	/* last, as it waits for the lines that reserve_change() has asked for */
+	if (pgr_patch_changes_state(current_block(registry->slot),
+								registry->changes, registry->nchanges) &&
+		!reserve_version(link, NULL, wanted))
+	{
+		free_versions(registry);
+		return false;
 	}
 	return true;
 }
@@ -364,6 +374,8 @@ reserve_change(PgrPlanRegistry *registry, bool last_resort, Size *wanted)
 
 	if (reservation == NULL)
 		return false;
+	if (block != NULL && block->patchable)
+		pgr_patch_prefetch(block, registry->changes, registry->nchanges);
 	reservation->fresh = registry->fresh && reservation->reservers == 0 &&
 		reservation->patchers == 0;
 	reservation->entries += registry->entries;

@@ -237,7 +237,7 @@ find_batch(const PgrBlock *block, const PgrText *keys, int n,
 		words[i] = pgr_key_word(keys[i].data, keys[i].len);
 		hashes[i] = pgr_key_hash(keys[i].data, keys[i].len, words[i],
 								 block->seed);
-		pgr_block_prefetch_tags(block, hashes[i]);
+		pgr_block_prefetch_home(block, hashes[i]);
 	}
 	for (int i = 0; i < n; i++)
 		pgr_block_prefetch_slot(block, hashes[i]);
