@@ -6,6 +6,79 @@
 CREATE SCHEMA registry;
 
 -- ---------------------------------------------------------------------------
+-- Tables: the truth that the image in shared memory is read for.
+--
+-- One row for each registry, durable or not, and one for each entry of a
+-- durable one.  DML on them by their owner, COPY and logical replication reach
+-- the image at commit, by triggers that fire ALWAYS.
+-- ---------------------------------------------------------------------------
+
+-- An owner is the role of that name, as long as it has that oid.
+CREATE TABLE registry.definitions (
+    name text COLLATE "C" NOT NULL PRIMARY KEY,
+    value_type text NOT NULL,
+    keys text NOT NULL DEFAULT 'unique',
+    durable boolean NOT NULL DEFAULT true,
+    max_age interval,
+    on_stale text NOT NULL DEFAULT 'serve',
+    notify boolean NOT NULL DEFAULT false,
+    owner text NOT NULL DEFAULT current_user,
+    owner_oid oid NOT NULL DEFAULT current_user::regrole::oid,
+    created_at timestamptz NOT NULL DEFAULT now());
+
+-- The value in the text form of the registry's value type.
+CREATE TABLE registry.stored_entries (
+    registry text COLLATE "C" NOT NULL,
+    key text COLLATE "C" NOT NULL,
+    value text NOT NULL,
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    expires_at timestamptz,
+    PRIMARY KEY (registry, key))
+WITH (fillfactor = 90);
+
+CREATE FUNCTION registry.definitions_changed()
+RETURNS trigger
+AS 'MODULE_PATHNAME', 'pgr_sql_definitions_trigger'
+LANGUAGE C;
+
+CREATE FUNCTION registry.entries_changed()
+RETURNS trigger
+AS 'MODULE_PATHNAME', 'pgr_sql_entries_trigger'
+LANGUAGE C;
+
+CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE
+    ON registry.definitions
+    FOR EACH ROW EXECUTE FUNCTION registry.definitions_changed();
+CREATE TRIGGER emptied BEFORE TRUNCATE
+    ON registry.definitions
+    FOR EACH STATEMENT EXECUTE FUNCTION registry.definitions_changed();
+CREATE TRIGGER changes BEFORE INSERT OR UPDATE OR DELETE
+    ON registry.stored_entries
+    FOR EACH ROW EXECUTE FUNCTION registry.entries_changed();
+CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE
+    ON registry.stored_entries
+    FOR EACH ROW EXECUTE FUNCTION registry.entries_changed();
+CREATE TRIGGER empties BEFORE TRUNCATE
+    ON registry.stored_entries
+    FOR EACH STATEMENT EXECUTE FUNCTION registry.entries_changed();
+CREATE TRIGGER emptied AFTER TRUNCATE
+    ON registry.stored_entries
+    FOR EACH STATEMENT EXECUTE FUNCTION registry.entries_changed();
+
+ALTER TABLE registry.definitions ENABLE ALWAYS TRIGGER changed;
+ALTER TABLE registry.definitions ENABLE ALWAYS TRIGGER emptied;
+ALTER TABLE registry.stored_entries ENABLE ALWAYS TRIGGER changes;
+ALTER TABLE registry.stored_entries ENABLE ALWAYS TRIGGER changed;
+ALTER TABLE registry.stored_entries ENABLE ALWAYS TRIGGER empties;
+ALTER TABLE registry.stored_entries ENABLE ALWAYS TRIGGER emptied;
+
+-- pg_dump has their rows, and whoever may dump the database may read them.
+SELECT pg_catalog.pg_extension_config_dump('registry.definitions', '');
+SELECT pg_catalog.pg_extension_config_dump('registry.stored_entries', '');
+GRANT SELECT ON registry.definitions, registry.stored_entries
+    TO pg_database_owner;
+
+-- ---------------------------------------------------------------------------
 -- State
 -- ---------------------------------------------------------------------------
 
@@ -33,6 +106,19 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE;
 CREATE FUNCTION registry.alter_registry(name text, options jsonb)
 RETURNS void
 AS 'MODULE_PATHNAME', 'pgr_sql_alter_registry'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+-- The image of a durable registry against its table; no row: they agree.
+CREATE FUNCTION registry.verify(
+    registry text, OUT key text, OUT problem text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'pgr_sql_verify'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+-- Loads a durable registry from its table; false: it does not fit into memory.
+CREATE FUNCTION registry.reload(registry text)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'pgr_sql_reload'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 CREATE FUNCTION registry.registry_exists(name text)

@@ -30,7 +30,7 @@ SELECT call, outcome('SELECT registry.' || call)
                     $$create_registry(repeat('n', 64))$$, $$create_registry(NULL)$$, $$create_registry('x', NULL)$$,
                     $$create_registry('x', 'int')$$, $$create_registry('x', 'varchar')$$, $$create_registry('x', 'no_type')$$,
                     $$create_registry('x', keys => 'duplicate')$$, $$create_registry('x', keys => 'both')$$,
-                    $$create_registry('x', keys => NULL)$$, $$create_registry('x', durable => true)$$,
+                    $$create_registry('x', keys => NULL)$$,
                     $$create_registry('x', durable => NULL)$$,
                     $$create_registry('x', on_stale => 'never')$$, $$create_registry('x', on_stale => NULL)$$,
                     $$create_registry('x', notify => true)$$, $$create_registry('x', notify => NULL)$$,

@@ -70,9 +70,10 @@ SET pg_registry.rates_intervall = '1 h';
 -- 4. Every function, called once with all of its arguments named. What this table lacks is listed at the end.
 \pset tuples_only off
 \pset format aligned
+SELECT registry.create_registry('kept', durable => true);
 CREATE TABLE calls (seq serial, function text, call text);
 INSERT INTO calls (function, call) VALUES
-	('create_registry', $$SELECT registry.create_registry(name => 'r', value_type => 'numeric', keys => 'unique', durable => false,
+	('create_registry', $$SELECT registry.create_registry(name => 'r', value_type => 'numeric', keys => 'unique', durable => true,
 		max_age => NULL, on_stale => 'serve', notify => false, if_not_exists => false)$$),
 	('alter_registry', $$SELECT registry.alter_registry(name => 'r', options => '{}')$$),
 	('registry_exists', $$SELECT registry.registry_exists(name => 'r')$$),
@@ -97,6 +98,8 @@ INSERT INTO calls (function, call) VALUES
 	('get_many', $$SELECT string_agg(key || value, ' ') FROM registry.get_many(registry => 'r', keys => '{b,5,none}')$$),
 	('entries', $$SELECT string_agg(key, ' ' ORDER BY key COLLATE "C") FROM registry.entries(registry => 'r')$$),
 	('entry_count', $$SELECT registry.entry_count(registry => 'r')$$),
+	('reload', $$SELECT registry.reload(registry => 'kept')$$),
+	('verify', $$SELECT count(*) FROM registry.verify(registry => 'kept')$$),
 	('clear', $$SELECT registry.clear(registry => 'r')$$),
 	('generation', $$SELECT registry.generation() > 0$$),
 	('advance', $$SELECT registry.advance() > 0$$),
@@ -129,7 +132,7 @@ END $$;
 BEGIN;
 SELECT function, result(call) FROM calls ORDER BY seq;
 ROLLBACK;
-SELECT oid::regprocedure AS not_called FROM pg_proc p WHERE pronamespace = 'registry'::regnamespace AND prorettype <> 'internal'::regtype
+SELECT oid::regprocedure AS not_called FROM pg_proc p WHERE pronamespace = 'registry'::regnamespace AND prorettype NOT IN ('internal'::regtype, 'trigger'::regtype)
    AND (SELECT count(*) FROM calls WHERE function = p.proname)
        <> (SELECT count(*) FROM pg_proc q WHERE q.pronamespace = p.pronamespace AND q.proname = p.proname);
 

@@ -18,6 +18,7 @@
 
 #include "base/compat.h"
 #include "build_id.h"
+#include "durable/tables.h"
 #include "log/hook.h"
 #include "registry/core_api.h"
 #include "registry/directory.h"
@@ -105,6 +106,7 @@ _PG_init(void)
 		return;
 
 	pgr_settings_define();
+	pgr_table = &pgr_tables;
 	pgr_area_add_part(pgr_line_shared_size, pgr_line_shared_init,
 					  (void **) &pgr_image);
 	pgr_area_add_part(pgr_refresh_state_size, pgr_refresh_state_init,

@@ -82,6 +82,17 @@ typedef enum PgrBlockKind
 	PGR_BLOCK_RATES
 } PgrBlockKind;
 
+/*
+ * Does the block hold what there is?  Of a durable registry that is not
+ * resident it holds nothing, and reads go to the table; a directory that is
+ * not names only some registries, and the table has the others.
+ */
+typedef enum PgrResidency
+{
+	PGR_RESIDENT,
+	PGR_FROM_TABLE
+} PgrResidency;
+
 /* What a registry is; copied from version to version. */
 typedef struct PgrDefinition
 {
@@ -94,6 +105,8 @@ typedef struct PgrDefinition
 	uint64 incarnation; /* generation that created it */
 	TimestampTz created_at;
 	uint8 on_stale;   /* PgrOnStale, of settings.h */
+	bool durable;     /* a table holds its entries, too */
+	uint8 residency;  /* PgrResidency */
 	int64 max_age_us; /* 0 = none */
 	char name[PGR_NAME_LEN];
 } PgrDefinition;

@@ -79,3 +79,14 @@ pgr_directory_find(const PgrSharedRoot *root, uint64 generation, Oid database,
 	*slot = (uint32) entry.fixed.i8;
 	return pgr_root_block(pgr_image, root, *slot);
 }
+
+bool
+pgr_directory_is_complete(const PgrSharedRoot *root, uint64 generation,
+						  Oid database, Oid ext)
+{
+	uint32 slot = pgr_directory_slot(root, generation, database, ext);
+
+	return slot != PGR_NO_SLOT &&
+		pgr_root_block(pgr_image, root, slot)->definition.residency ==
+		PGR_RESIDENT;
+}

@@ -37,6 +37,14 @@ extern uint32 pgr_directory_slot(const PgrSharedRoot *root, uint64 generation,
 								 Oid database, Oid extension);
 
 /*
+ * Does the directory name every registry of that database?  Not before the
+ * image has been loaded: the table of definitions has the others.
+ */
+extern bool pgr_directory_is_complete(const PgrSharedRoot *root,
+									  uint64 generation, Oid database,
+									  Oid extension);
+
+/*
  * A registry of (database, extension), or the cluster's rates, whose name is
  * reserved everywhere; NULL if unknown.
  */

@@ -39,9 +39,10 @@ static PgrRef head = 0; /* our own; a worker asks its leader's line */
 static uint32 last_sequence = 0;
 static uint32 length = 0;
 static uint64 list_bytes = 0;
-static bool has_renamed = false; /* some ENTER is, or was, in the list */
-static bool closed = false;      /* PRE_COMMIT has folded the list */
-static HTAB *list_index = NULL;  /* in TopTransactionContext */
+static bool has_renamed = false;   /* some ENTER is, or was, in the list */
+static bool has_untracked = false; /* the same of UNTRACKED */
+static bool closed = false;        /* PRE_COMMIT has folded the list */
+static HTAB *list_index = NULL;    /* in TopTransactionContext */
 
 static PgrPendingChange *
 change_at(PgrRef ref)
@@ -158,7 +159,8 @@ static PgrRef
 allocate_change(PgrPendingKind kind, Size size)
 {
 	PgrArena *arena = pgr_image_arena(pgr_image);
-	bool drops = kind == PGR_CHANGE_DROP || kind == PGR_CHANGE_DROP_ALL;
+	bool drops = kind == PGR_CHANGE_DROP || kind == PGR_CHANGE_DROP_ALL ||
+		kind == PGR_CHANGE_UNTRACKED;
 	bool removes = kind == PGR_CHANGE_DELETE || kind == PGR_CHANGE_CLEAR;
 
 	if (!drops &&
@@ -173,40 +175,49 @@ allocate_change(PgrPendingKind kind, Size size)
  * The changes of one transaction may take as much as the registries of its
  * database.  What a rollback to a savepoint gave back still counts.
  */
-static void
-check_quota(Size size)
+static bool
+is_over_quota(PgrPendingKind kind, Size size)
 {
 	uint64 limit = (uint64) pgr_settings.max_kb_per_database * 1024;
 
-	if (limit > 0 && list_bytes + size > limit)
-		pgr_plan_over_quota(list_bytes + size);
+	return kind == PGR_CHANGE_PUT && limit > 0 && list_bytes + size > limit;
 }
 
-/*
- * Add a change; the caller has done every check.  The only failures are a
- * full arena and a full backend, and both leave the list as it was.
- */
 static void
-add_change(PgrPendingKind kind, const PgrRegistryName *registry,
-		   const char *key, uint32 key_len, const void *data, uint32 data_len,
-		   const PgrPendingChange *rest)
+refuse_if_closed(void)
 {
-	Size size = offsetof(PgrPendingChange, data) + MAXALIGN(data_len) +
-		registry->len + key_len;
-	PgrRef ref;
-	PgrPendingChange *change;
-
 	if (closed)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("cannot change a registry while the transaction is committing")));
-	if (kind == PGR_CHANGE_PUT)
-		check_quota(size);
+}
+
+static Size
+change_bytes(const PgrRegistryName *registry, uint32 key_len, uint32 data_len)
+{
+	return offsetof(PgrPendingChange, data) + MAXALIGN(data_len) +
+		registry->len + key_len;
+}
+
+/*
+ * Add a change; the caller has done every check.  False if there is no memory
+ * for it in the arena; the list is then as it was.
+ */
+static bool
+try_add(PgrPendingKind kind, const PgrRegistryName *registry, const char *key,
+		uint32 key_len, const void *data, uint32 data_len,
+		const PgrPendingChange *rest)
+{
+	Size size = change_bytes(registry, key_len, data_len);
+	PgrRef ref;
+	PgrPendingChange *change;
+
+	refuse_if_closed();
 	LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_EXCLUSIVE);
 	ref = allocate_change(kind, size);
 	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
 	if (ref == 0)
-		pgr_plan_out_of_memory(size);
+		return false;
 
 	change = change_at(ref);
 	*change = *rest;
@@ -241,6 +252,50 @@ add_change(PgrPendingKind kind, const PgrRegistryName *registry,
 		list_index = NULL; /* built anew if this runs out of memory */
 		list_index = index_in(index, ref);
 	}
+	return true;
+}
+
+/* The same; the only failures are a full arena and a full backend. */
+static void
+add_change(PgrPendingKind kind, const PgrRegistryName *registry,
+		   const char *key, uint32 key_len, const void *data, uint32 data_len,
+		   const PgrPendingChange *rest)
+{
+	Size size = change_bytes(registry, key_len, data_len);
+
+	if (is_over_quota(kind, size))
+		pgr_plan_over_quota(list_bytes + size);
+	if (!try_add(kind, registry, key, key_len, data, data_len, rest))
+		pgr_plan_out_of_memory(size);
+}
+
+static bool is_untracked(const PgrRegistryName *origin, uint64 incarnation);
+
+/*
+ * A change of entries.  Those of a durable registry are in its table anyway:
+ * if the list has no room for them, this transaction goes on without, reads
+ * that table, and its commit takes the registry out of memory.
+ */
+static void
+add_entry_change(PgrPendingKind kind, const PgrDefinition *definition,
+				 const PgrRegistryName *registry, const char *key,
+				 uint32 key_len, const void *data, uint32 data_len,
+				 const PgrPendingChange *rest)
+{
+	PgrPendingChange untracked = {.incarnation = definition->incarnation};
+
+	if (!definition->durable)
+	{
+		add_change(kind, registry, key, key_len, data, data_len, rest);
+		return;
+	}
+	if (has_untracked && is_untracked(registry, definition->incarnation))
+		return;
+	if (!is_over_quota(kind, change_bytes(registry, key_len, data_len)) &&
+		try_add(kind, registry, key, key_len, data, data_len, rest))
+		return;
+	add_change(PGR_CHANGE_UNTRACKED, registry, "", 0, NULL, 0, &untracked);
+	has_untracked = true;
 }
 
 static PgrRegistryName origin_of(const PgrDefinition *definition,
@@ -255,18 +310,19 @@ newest_origin(const PgrDefinition *definition)
 
 void
 pgr_pending_put(const PgrDefinition *definition, const char *key,
-				uint32 key_len, const PgrValue *value, TimestampTz expires_at)
+				uint32 key_len, const PgrValue *value, TimestampTz updated_at,
+				TimestampTz expires_at)
 {
 	PgrRegistryName registry = newest_origin(definition);
 	PgrPendingChange rest = {
 		.incarnation = definition->incarnation,
 		.fixed = value->fixed,
-		.updated_at = GetCurrentTransactionStartTimestamp(),
+		.updated_at = updated_at,
 		.expires_at = expires_at,
 	};
 
-	add_change(PGR_CHANGE_PUT, &registry, key, key_len, value->data,
-			   value->len, &rest);
+	add_entry_change(PGR_CHANGE_PUT, definition, &registry, key, key_len,
+					 value->data, value->len, &rest);
 }
 
 void
@@ -276,7 +332,8 @@ pgr_pending_delete(const PgrDefinition *definition, const char *key,
 	PgrRegistryName registry = newest_origin(definition);
 	PgrPendingChange rest = {.incarnation = definition->incarnation};
 
-	add_change(PGR_CHANGE_DELETE, &registry, key, key_len, NULL, 0, &rest);
+	add_entry_change(PGR_CHANGE_DELETE, definition, &registry, key, key_len,
+					 NULL, 0, &rest);
 }
 
 void
@@ -313,7 +370,8 @@ pgr_pending_clear(const PgrDefinition *definition)
 	PgrRegistryName registry = newest_origin(definition);
 	PgrPendingChange rest = {.incarnation = definition->incarnation};
 
-	add_change(PGR_CHANGE_CLEAR, &registry, "", 0, NULL, 0, &rest);
+	add_entry_change(PGR_CHANGE_CLEAR, definition, &registry, "", 0, NULL, 0,
+					 &rest);
 }
 
 void
@@ -344,6 +402,15 @@ pgr_pending_rates(const PgrDefinition *definition, const void *extra,
 							 .flags = (uint16) base_len};
 
 	add_change(PGR_CHANGE_RATES, &registry, NULL, 0, extra, extra_len, &rest);
+}
+
+void
+pgr_pending_complete(Oid extension)
+{
+	PgrPendingChange rest = {0};
+	PgrRegistryName registry = {MyDatabaseId, extension, "", 0};
+
+	add_change(PGR_CHANGE_COMPLETE, &registry, NULL, 0, NULL, 0, &rest);
 }
 
 void
@@ -438,6 +505,14 @@ newest_of_registry(const PgrRegistryName *origin, uint64 incarnation,
 	return newest_visible(origin, incarnation, "", 0, kind, before);
 }
 
+/* From any command on: the table shows each command what it may see. */
+static bool
+is_untracked(const PgrRegistryName *origin, uint64 incarnation)
+{
+	return newest_of_registry(origin, incarnation, PGR_CHANGE_UNTRACKED,
+							  InvalidCommandId) != NULL;
+}
+
 void
 pgr_pending_state(const PgrRegistryName *registry, bool all,
 				  PgrPendingState *state)
@@ -495,6 +570,8 @@ pgr_pending_resolve(const PgrRegistryName *registry, bool all,
 		state->incarnation = definition->incarnation;
 	else if (state->incarnation == 0)
 		return NULL;
+	state->from_table = definition != NULL &&
+		definition->residency == PGR_FROM_TABLE;
 	change = newest_of_registry(&state->origin, state->incarnation,
 								PGR_CHANGE_ALTER, before);
 	if (change != NULL)
@@ -505,6 +582,9 @@ pgr_pending_resolve(const PgrRegistryName *registry, bool all,
 		state->since = change->sequence;
 	if (change != NULL || state->created != NULL)
 		*block = NULL;
+	state->from_table = definition != NULL && definition->durable &&
+		(state->from_table ||
+		 is_untracked(&state->origin, state->incarnation));
 	return definition;
 }
 
@@ -639,6 +719,20 @@ pgr_pending_count_newest(const PgrDefinition *definition)
 }
 
 PgrBlock *
+pgr_block_build_private(const PgrBlockBuild *build)
+{
+	/* aligned as in the arena */
+	char *memory = MemoryContextAllocHuge(CurrentMemoryContext,
+										  pgr_block_build_bytes(build) +
+											  2 * PGR_ARENA_UNIT);
+	PgrBlock *block = (PgrBlock *) (TYPEALIGN(PGR_ARENA_UNIT, memory) +
+									PGR_CHUNK_HEADER);
+
+	pgr_block_build(block, build);
+	return block;
+}
+
+PgrBlock *
 pgr_pending_overlay(const PgrDefinition *definition, const PgrBlock *base,
 					const PgrPin *pin)
 {
@@ -651,7 +745,6 @@ pgr_pending_overlay(const PgrDefinition *definition, const PgrBlock *base,
 		.now = pin->at,
 	};
 	PgrBlock *block;
-	char *memory;
 
 	fold_visible(&fold, definition, visible_before(false));
 	build.changes = fold.changes;
@@ -662,13 +755,7 @@ pgr_pending_overlay(const PgrDefinition *definition, const PgrBlock *base,
 	build.extra_len = fold.extra_len;
 	build.extra_prefix = fold.extra_prefix;
 
-	/* aligned as in the arena */
-	memory = MemoryContextAllocHuge(CurrentMemoryContext,
-									pgr_block_build_bytes(&build) +
-										2 * PGR_ARENA_UNIT);
-	block = (PgrBlock *) (TYPEALIGN(PGR_ARENA_UNIT, memory) +
-						  PGR_CHUNK_HEADER);
-	pgr_block_build(block, &build);
+	block = pgr_block_build_private(&build);
 	/* as the commit will have it; a new definition is no change of entries */
 	block->built_at = base && fold.nchanges == 0 && !fold.fresh ?
 		pgr_block_changed_at(base, pin->generation) :
@@ -785,6 +872,7 @@ end_transaction(void)
 	list_bytes = 0;
 	last_sequence = 0;
 	has_renamed = false;
+	has_untracked = false;
 	closed = false;
 	list_index = NULL; /* goes with TopTransactionContext */
 	pgr_pin_end_transaction();

@@ -45,7 +45,7 @@ pgr_registry_name(const PgrDefinition *definition)
  */
 extern void pgr_pending_put(const PgrDefinition *definition, const char *key,
 							uint32 key_len, const PgrValue *value,
-							TimestampTz expires_at);
+							TimestampTz updated_at, TimestampTz expires_at);
 extern void pgr_pending_delete(const PgrDefinition *definition,
 							   const char *key, uint32 key_len);
 extern void pgr_pending_create(const PgrDefinition *definition);
@@ -65,6 +65,9 @@ extern void pgr_pending_alter(const PgrDefinition *definition,
 extern void pgr_pending_rates(const PgrDefinition *definition,
 							  const void *extra, uint32 extra_len,
 							  uint32 base_len);
+
+/* The directory of this database names all that there are, from now on. */
+extern void pgr_pending_complete(Oid extension);
 
 /* All registries of an extension, or of a database (extension 0). */
 extern void pgr_pending_drop_all(Oid database, Oid extension);
@@ -89,6 +92,7 @@ typedef struct PgrPendingState
 	uint64 incarnation;           /* 0 = that of the origin's block */
 	uint32 since;                 /* changes of keys count if they are newer;
 								   * 0 = the block's entries do, too */
+	bool from_table;              /* neither does: it is not resident */
 } PgrPendingState;
 
 /* Of the name only. */
@@ -130,6 +134,9 @@ extern bool pgr_pending_changes(const PgrDefinition *definition);
  * our own changes.  The caller holds the lock on the whole registry.
  */
 extern int64 pgr_pending_count_newest(const PgrDefinition *definition);
+
+/* A block in the current memory context. */
+extern PgrBlock *pgr_block_build_private(const PgrBlockBuild *build);
 
 /*
  * A private block in the current memory context: "base" (NULL = empty) with

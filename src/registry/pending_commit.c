@@ -42,6 +42,7 @@ typedef struct Target
 	const PgrBlock *existing; /* before the transaction; NULL = none */
 	uint32 slot;
 	bool drop;
+	bool untracked;                  /* the list lacks some of its changes */
 	const PgrDefinition *definition; /* newest of ours; NULL = unchanged */
 	PgrFold fold;
 } Target;
@@ -63,6 +64,7 @@ typedef struct Compiler
 	int *fixups; /* entries of the plan whose slot a directory
 								 * must name once it is reserved */
 	int nfixups;
+	bool complete; /* the directory names all registries from now on */
 	const PgrSharedRoot *root;
 	uint64 generation; /* of the pin that holds it */
 	bool frees;
@@ -368,6 +370,12 @@ collect(Compiler *compiler, const PgrPendingChange *change)
 	if (change->kind == PGR_CHANGE_DROP_ALL ||
 		change->kind == PGR_CHANGE_LEAVE || change->kind == PGR_CHANGE_ENTER)
 		return; /* compile has the first, ALTER what the others say */
+	if (change->kind == PGR_CHANGE_COMPLETE)
+	{
+		compiler->complete = true;
+		compiler->extension = change->extension;
+		return;
+	}
 	target = find_target(compiler, change);
 	switch ((PgrPendingKind) change->kind)
 	{
@@ -377,6 +385,9 @@ collect(Compiler *compiler, const PgrPendingChange *change)
 			break;
 		case PGR_CHANGE_DROP:
 			target->drop = true;
+			break;
+		case PGR_CHANGE_UNTRACKED:
+			target->untracked = true;
 			break;
 		default:
 			pgr_fold_add(&target->fold, change);
@@ -421,7 +432,10 @@ emit_create(Compiler *compiler, const Target *target)
 									 target->definition);
 
 	registry->definition.incarnation = 0; /* the publish has the real one */
-	emit_fold(registry, &target->fold);
+	if (target->untracked)
+		registry->definition.residency = PGR_FROM_TABLE;
+	if (registry->definition.residency == PGR_RESIDENT)
+		emit_fold(registry, &target->fold);
 	add_fixup(compiler, &compiler->directory, target->definition->name,
 			  target->definition->name_len, index);
 	compiler->extension = target->origin.extension;
@@ -435,12 +449,18 @@ emit_change(Compiler *compiler, const Target *target)
 	PgrPlanRegistry *registry;
 
 	if (fold->nchanges == 0 && fold->extra == NULL && !fold->fresh &&
-		target->definition == NULL)
+		target->definition == NULL && !target->untracked)
 		return;
+	if (target->existing->definition.residency == PGR_FROM_TABLE &&
+		target->definition == NULL)
+		return; /* the table has it all */
 	registry = emit(compiler, PGR_PLAN_CHANGE, target->slot,
 					&target->existing->definition);
-	emit_fold(registry, fold);
 	registry->alter = target->definition;
+	if (target->untracked)
+		pgr_plan_make_hollow(registry);
+	else
+		emit_fold(registry, fold);
 	if (is_renamed(target))
 	{
 		PgrChange *entry = fold_change(&compiler->directory,
@@ -479,21 +499,28 @@ emit_directory(Compiler *compiler)
 	Oid extension = compiler->extension;
 	uint32 slot;
 
-	if (compiler->directory.nchanges == 0)
+	if (compiler->directory.nchanges == 0 && !compiler->complete)
 		return;
 	slot = pgr_directory_slot(compiler->root, compiler->generation,
 							  MyDatabaseId, extension);
 	if (slot != PGR_NO_SLOT)
-		emit_fold(emit(compiler, PGR_PLAN_CHANGE, slot,
-					   &pgr_root_block(pgr_image, compiler->root, slot)
-							->definition),
-				  &compiler->directory);
+	{
+		const PgrBlock *directory = pgr_root_block(pgr_image, compiler->root,
+												   slot);
+		PgrPlanRegistry *registry = emit(compiler, PGR_PLAN_CHANGE, slot,
+										 &directory->definition);
+
+		emit_fold(registry, &compiler->directory);
+		if (compiler->complete)
+			registry->residency = PGR_MAKE_RESIDENT;
+	}
 	else
 	{
 		PgrDefinition definition = {
 			.kind = PGR_BLOCK_DIRECTORY,
 			.database = MyDatabaseId,
 			.extension = extension,
+			.residency = compiler->complete ? PGR_RESIDENT : PGR_FROM_TABLE,
 		};
 		PgrDatabaseKey *key = palloc(sizeof(PgrDatabaseKey));
 		int index = compiler->nregistries;
@@ -615,6 +642,28 @@ resolve_fixups(Compiler *compiler)
 	}
 }
 
+/*
+ * There is no room for all.  What a table holds as well is read from there,
+ * from this commit on; false if that is no way out.
+ */
+static bool
+make_durable_hollow(void)
+{
+	bool any = false;
+
+	for (int i = 0; i < plan.nregistries; i++)
+	{
+		PgrPlanRegistry *registry = &plan.registries[i];
+
+		if (!registry->definition.durable || registry->action == PGR_PLAN_DROP)
+			continue;
+		pgr_plan_make_hollow(registry);
+		any = true;
+	}
+	plan.frees |= any;
+	return any;
+}
+
 void
 pgr_pending_prepare_commit(void)
 {
@@ -640,7 +689,8 @@ pgr_pending_prepare_commit(void)
 	plan.now = GetCurrentTransactionStartTimestamp();
 	plan.pages = palloc(Max(plan.nregistries, 1) * sizeof(PgrRef));
 	MemoryContextSwitchTo(context);
-	if (!pgr_plan_reserve(&plan, &wanted))
+	if (!pgr_plan_reserve(&plan, &wanted) &&
+		!(make_durable_hollow() && pgr_plan_reserve(&plan, &wanted)))
 	{
 		/* DROP DATABASE has removed files by now and must not fail here */
 		if (plan.over_quota != 0)

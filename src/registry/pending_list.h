@@ -19,10 +19,12 @@ typedef enum PgrPendingKind
 	PGR_CHANGE_DROP,
 	PGR_CHANGE_RATES, /* value: extra; flags: length of its prefix */
 	PGR_CHANGE_DROP_ALL,
-	PGR_CHANGE_CLEAR, /* all entries that are there */
-	PGR_CHANGE_ALTER, /* value: the PgrDefinition from now on */
-	PGR_CHANGE_LEAVE, /* the registry of this name has another one now */
-	PGR_CHANGE_ENTER  /* value: origin of the registry that has it now */
+	PGR_CHANGE_CLEAR,     /* all entries that are there */
+	PGR_CHANGE_ALTER,     /* value: the PgrDefinition from now on */
+	PGR_CHANGE_LEAVE,     /* the registry of this name has another one now */
+	PGR_CHANGE_ENTER,     /* value: origin of the registry that has it now */
+	PGR_CHANGE_UNTRACKED, /* the list lacks changes of a durable registry */
+	PGR_CHANGE_COMPLETE   /* of the database's directory: names all */
 } PgrPendingKind;
 
 /*

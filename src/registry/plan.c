@@ -282,9 +282,10 @@ can_patch(const PgrPlanRegistry *registry, const PgrReservation *reservation)
 {
 	const PgrBlock *block = current_block(registry->slot);
 
-	return block != NULL && block->patchable && !registry->fresh &&
+	return block->patchable && !registry->fresh &&
 		registry->alter == NULL && registry->extra == NULL &&
-		!registry->mark_missing && registry->expected_birth == 0 &&
+		registry->residency == PGR_KEEP_RESIDENCY && !registry->mark_missing &&
+		registry->expected_birth == 0 &&
 		pgr_patch_is_cheaper(block, registry->nchanges) &&
 		reservation->patched + registry->entries <= pgr_patch_room(block) &&
 		/* what grows beyond this could never be built again */
@@ -382,7 +383,7 @@ reserve_change(PgrPlanRegistry *registry, bool last_resort, Size *wanted)
 	reservation->bytes += registry->bytes;
 	reservation->extra_len = Max(reservation->extra_len, registry->extra_len);
 	registry->reserved = true;
-	if (!can_patch(registry, reservation))
+	if (block == NULL || !can_patch(registry, reservation))
 		return reserve_build(registry, reservation, last_resort, wanted);
 	if (should_build(block, reservation))
 	{
@@ -665,6 +666,15 @@ pgr_plan_reserve(PgrPlan *plan, Size *wanted)
 }
 
 void
+pgr_plan_make_hollow(PgrPlanRegistry *registry)
+{
+	registry->residency = PGR_MAKE_HOLLOW;
+	registry->definition.residency = PGR_FROM_TABLE;
+	registry->nchanges = 0;
+	registry->fresh = true;
+}
+
+void
 pgr_plan_cancel(PgrPlan *plan)
 {
 	LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_EXCLUSIVE);
@@ -677,6 +687,30 @@ pgr_plan_cancel(PgrPlan *plan)
  * ------------------------------------------------------------------------
  */
 
+/* Of a definition that is altered, too: others may have published since. */
+static PgrResidency
+residency_after(const PgrPlanRegistry *registry, const PgrBlock *old)
+{
+	switch (registry->residency)
+	{
+		case PGR_MAKE_RESIDENT:
+			return PGR_RESIDENT;
+		case PGR_MAKE_HOLLOW:
+			return PGR_FROM_TABLE;
+		default:
+			return old ? old->definition.residency :
+						 registry->definition.residency;
+	}
+}
+
+/* A hollow block of a registry has no entries; a directory always has. */
+static bool
+is_hollow(const PgrPlanRegistry *registry, const PgrBlock *old)
+{
+	return registry->definition.kind == PGR_BLOCK_REGISTRY &&
+		residency_after(registry, old) == PGR_FROM_TABLE;
+}
+
 /* "others" tells what patches of other plans will need room for. */
 static void
 build_into(PgrRef memory, const PgrPlan *plan, PgrPlanRegistry *registry,
@@ -686,13 +720,20 @@ build_into(PgrRef memory, const PgrPlan *plan, PgrPlanRegistry *registry,
 	PgrBlock *block = pgr_image_ptr(pgr_image, memory);
 
 	build_of(&build, plan, registry, old);
+	if (is_hollow(registry, old))
+	{
+		build.nchanges = 0;
+		build.fresh = true;
+		others = NULL;
+	}
 	if (others != NULL)
 		build.room = others->patched;
 	build.patchable = (others != NULL && others->patchers > 0) ||
 		(build.definition->kind != PGR_BLOCK_RATES &&
-		 pgr_patch_pays((old && !registry->fresh ? old->entries : 0) +
-						registry->nchanges));
+		 pgr_patch_pays((old && !build.fresh ? old->entries : 0) +
+						build.nchanges));
 	pgr_block_build(block, &build);
+	block->definition.residency = residency_after(registry, old);
 	if (old != NULL)
 	{
 		block->database_bytes = old->database_bytes;
@@ -718,7 +759,9 @@ is_void(const PgrPlanRegistry *registry, const PgrBlock *old)
 static void
 commit_patch(PgrPublish *publish, PgrPlan *plan, PgrPlanRegistry *registry)
 {
-	if (is_void(registry, pgr_publish_current(publish, registry->slot)))
+	const PgrBlock *old = pgr_publish_current(publish, registry->slot);
+
+	if (is_void(registry, old) || is_hollow(registry, old))
 	{
 		free_versions(registry);
 		plan->some_void = true;

@@ -32,6 +32,14 @@ typedef enum PgrPlanAction
 	PGR_PLAN_DROP
 } PgrPlanAction;
 
+/* What becomes of the definition's residency. */
+typedef enum PgrPlanResidency
+{
+	PGR_KEEP_RESIDENCY, /* that of the block that is current at the commit */
+	PGR_MAKE_RESIDENT,
+	PGR_MAKE_HOLLOW /* no entry stays */
+} PgrPlanResidency;
+
 typedef struct PgrPlanRegistry
 {
 	PgrPlanAction action;
@@ -46,6 +54,7 @@ typedef struct PgrPlanRegistry
 	bool fresh;                 /* remove all other entries; nobody else has
 								 * changed the registry meanwhile */
 	const PgrDefinition *alter; /* NULL = as it is */
+	PgrPlanResidency residency; /* CHANGE */
 	const void *extra;
 	uint32 extra_len;
 	uint32 extra_prefix;   /* keep entries only if this many bytes of
@@ -93,6 +102,12 @@ extern uint64 pgr_plan_commit(PgrPlan *plan);
 
 /* Give everything back. */
 extern void pgr_plan_cancel(PgrPlan *plan);
+
+/*
+ * Take a durable registry out of memory: from this publish on it is read from
+ * its table.
+ */
+extern void pgr_plan_make_hollow(PgrPlanRegistry *registry);
 
 /* ERROR 53400: max_bytes_per_database. */
 extern void pgr_plan_over_quota(uint64 bytes) pg_attribute_noreturn();

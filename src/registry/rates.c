@@ -435,6 +435,6 @@ pgr_rates_set(const PgrDefinition *definition, const PgrRateSet *set)
 						  changes[i].value};
 
 		pgr_pending_put(definition, changes[i].key, changes[i].key_len, &value,
-						0);
+						GetCurrentTransactionStartTimestamp(), 0);
 	}
 }

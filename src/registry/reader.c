@@ -15,6 +15,7 @@
 #include "registry/line.h"
 #include "registry/reader.h"
 #include "registry/stale.h"
+#include "registry/table.h"
 #include "shm/area.h"
 
 bool
@@ -50,43 +51,81 @@ registry_name(PgrText name)
 	return registry;
 }
 
+/* What a name means to a statement. */
+typedef struct Target
+{
+	const PgrDefinition *definition; /* NULL: nothing */
+	const PgrBlock *block;           /* NULL: no committed entries in memory */
+	PgrPendingState state;           /* what our own changes do to it */
+	bool from_table;                 /* its entries are read there */
+} Target;
+
 /*
- * Resolve a name under the statement's pin.  With changes of our own, "state"
- * says what they do to the registry; *block is NULL if it exists only in them.
+ * A registry that the image does not name: of a database that has not been
+ * loaded yet, perhaps.  Of a registry that is not durable there is nothing but
+ * its definition.
  */
-static const PgrDefinition *
-resolve(PgrText name, const PgrBlock **block, PgrPendingState *state)
+static void
+resolve_in_table(PgrText name, const PgrPin *pin, Target *target)
+{
+	PgrDefinition *definition;
+
+	if (pgr_table == NULL ||
+		pgr_directory_is_complete(pin->root, pin->generation, MyDatabaseId,
+								  pgr_directory_extension()))
+		return;
+	definition = palloc(sizeof(PgrDefinition));
+	if (!pgr_table->definition(name, PGR_VIEW_STATEMENT, definition))
+		return;
+	target->definition = definition;
+	target->from_table = true;
+}
+
+/* Resolve a name under the statement's pin. */
+static void
+resolve(PgrText name, Target *target)
 {
 	const PgrPin *pin;
 	uint32 slot;
 
 	pgr_area_require();
-	memset(state, 0, sizeof(*state));
-	*block = NULL;
+	memset(target, 0, sizeof(*target));
 	if (name.len == 0 || name.len >= PGR_NAME_LEN)
-		return NULL;
+		return;
 	pin = pgr_pin();
 	if (pgr_pending_any())
 	{
 		PgrRegistryName registry = registry_name(name);
 
-		return pgr_pending_resolve(&registry, false, pin->root,
-								   pin->generation, block, state);
+		target->definition = pgr_pending_resolve(&registry, false, pin->root,
+												 pin->generation,
+												 &target->block,
+												 &target->state);
+		target->from_table = target->state.from_table;
 	}
-	*block = pgr_directory_find(pin->root, pin->generation, MyDatabaseId,
-								pgr_directory_extension(), name.data, name.len,
-								&slot);
-	return *block ? &(*block)->definition : NULL;
+	else
+	{
+		target->block = pgr_directory_find(pin->root, pin->generation,
+										   MyDatabaseId,
+										   pgr_directory_extension(),
+										   name.data, name.len, &slot);
+		if (target->block != NULL)
+		{
+			target->definition = &target->block->definition;
+			target->from_table = target->definition->residency ==
+				PGR_FROM_TABLE;
+		}
+	}
+	if (target->definition == NULL)
+		resolve_in_table(name, pin, target);
 }
 
-static const PgrDefinition *
-resolve_allowed(PgrText name, const PgrBlock **block, PgrPendingState *state)
+static void
+resolve_allowed(PgrText name, Target *target)
 {
-	const PgrDefinition *definition = resolve(name, block, state);
-
-	if (definition == NULL || !pgr_reader_allowed(definition))
+	resolve(name, target);
+	if (target->definition == NULL || !pgr_reader_allowed(target->definition))
 		pgr_reader_refuse(name);
-	return definition;
 }
 
 /* Is argument 0 of the call a constant of the query? */
@@ -127,26 +166,51 @@ remember(FunctionCallInfo fcinfo, PgrText name, const PgrBlock *block)
 	memcpy(reader->name, name.data, name.len);
 }
 
+/* The whole of a registry that is read from its table. */
+static const PgrBlock *
+block_from_table(const PgrDefinition *definition)
+{
+	const PgrBlock *block = pgr_table_block(definition, PGR_VIEW_STATEMENT);
+
+	return pgr_stale_may_serve(definition, block) ? block : NULL;
+}
+
+static bool
+find_in_table(const PgrDefinition *definition, PgrText key, PgrValue *value)
+{
+	TimestampTz expires_at;
+
+	/* how old the registry is only the whole of it can tell */
+	if (definition->max_age_us != 0 && block_from_table(definition) == NULL)
+		return false;
+	return pgr_table_find(definition, key, PGR_VIEW_STATEMENT, value,
+						  &expires_at) &&
+		!pgr_reader_expired(expires_at);
+}
+
 bool
 pgr_reader_find(FunctionCallInfo fcinfo, PgrText name, PgrText key,
 				PgrValueType *type, PgrValue *value)
 {
-	const PgrBlock *block;
-	PgrPendingState state;
-	const PgrDefinition *definition = resolve_allowed(name, &block, &state);
+	Target target;
 	PgrEntry entry;
 
-	*type = (PgrValueType) definition->value_type;
-	if (!pgr_stale_may_serve(definition, block))
+	resolve_allowed(name, &target);
+	*type = (PgrValueType) target.definition->value_type;
+	if (key.len > PGR_KEY_MAX_BYTES)
+		key.len = 0;
+	if (target.from_table)
+		return find_in_table(target.definition, key, value);
+	if (!pgr_stale_may_serve(target.definition, target.block))
 		return false;
-	if (key.len == 0 || key.len > PGR_KEY_MAX_BYTES)
+	if (key.len == 0)
 		return false;
 	if (pgr_pending_any())
 	{
 		TimestampTz expires_at;
 
-		switch (pgr_pending_find(definition, &state, false, key.data, key.len,
-								 value, &expires_at))
+		switch (pgr_pending_find(target.definition, &target.state, false,
+								 key.data, key.len, value, &expires_at))
 		{
 			case PGR_PENDING_VALUE:
 				return !pgr_reader_expired(expires_at);
@@ -156,12 +220,12 @@ pgr_reader_find(FunctionCallInfo fcinfo, PgrText name, PgrText key,
 				break;
 		}
 	}
-	if (block == NULL)
+	if (target.block == NULL)
 		return false;
 	if (!pgr_pending_any())
-		remember(fcinfo, name, block);
-	if (!pgr_block_lookup(block, pgr_pin()->generation, key.data, key.len,
-						  &entry) ||
+		remember(fcinfo, name, target.block);
+	if (!pgr_block_lookup(target.block, pgr_pin()->generation, key.data,
+						  key.len, &entry) ||
 		pgr_reader_expired(entry.expires_at))
 		return false;
 	pgr_value_of_entry(*type, &entry, value);
@@ -171,15 +235,16 @@ pgr_reader_find(FunctionCallInfo fcinfo, PgrText name, PgrText key,
 const PgrBlock *
 pgr_reader_block(PgrText name)
 {
-	const PgrBlock *block;
-	PgrPendingState state;
-	const PgrDefinition *definition = resolve_allowed(name, &block, &state);
+	Target target;
 
-	if (!pgr_stale_may_serve(definition, block))
+	resolve_allowed(name, &target);
+	if (target.from_table)
+		return block_from_table(target.definition);
+	if (!pgr_stale_may_serve(target.definition, target.block))
 		return NULL;
 	if (!pgr_pending_any())
-		return block;
-	return pgr_pending_overlay_kept(definition, block);
+		return target.block;
+	return pgr_pending_overlay_kept(target.definition, target.block);
 }
 
 /* ------------------------------------------------------------------------
@@ -314,19 +379,23 @@ pgr_reader_estimate(PgrText name, double *entries)
 }
 
 const PgrDefinition *
-pgr_reader_look(PgrText name, const PgrBlock **block)
+pgr_reader_look(PgrText name, const PgrBlock **block, bool *from_table)
 {
-	PgrPendingState state;
-	const PgrDefinition *definition = resolve(name, block, &state);
+	Target target;
 
-	return definition != NULL && pgr_reader_allowed(definition) ? definition :
-																  NULL;
+	resolve(name, &target);
+	*block = target.block;
+	*from_table = target.from_table;
+	return target.definition != NULL && pgr_reader_allowed(target.definition) ?
+		target.definition :
+		NULL;
 }
 
 bool
 pgr_reader_exists(PgrText name)
 {
 	const PgrBlock *block;
+	bool from_table;
 
-	return pgr_reader_look(name, &block) != NULL;
+	return pgr_reader_look(name, &block, &from_table) != NULL;
 }

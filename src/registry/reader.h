@@ -36,27 +36,6 @@ typedef struct PgrReader
 
 #define PGR_NO_TOKEN UINT64_MAX
 
-/* Bytes of a text, without copying where it lies plain in the tuple. */
-typedef struct PgrText
-{
-	const char *data;
-	uint32 len;
-} PgrText;
-
-static inline PgrText
-pgr_text(Datum datum)
-{
-	struct varlena *v = (struct varlena *) DatumGetPointer(datum);
-	PgrText text;
-
-	/* a pointer out of line looks like a short one but for its length of 0 */
-	if (unlikely(VARATT_IS_1B(v) ? VARATT_IS_1B_E(v) : !VARATT_IS_4B_U(v)))
-		v = pg_detoast_datum_packed(v);
-	text.data = VARDATA_ANY(v);
-	text.len = VARSIZE_ANY_EXHDR(v);
-	return text;
-}
-
 /*
  * The word of a key as a tuple holds it, behind a one-byte header, and its
  * length; 0 if it is longer than a word or not of that form.  A toast pointer
@@ -239,8 +218,8 @@ extern bool pgr_reader_estimate(PgrText name, double *entries);
  * The definition and the committed block, if any, of a registry that this role
  * may read; otherwise NULL.
  */
-extern const PgrDefinition *pgr_reader_look(PgrText name,
-											const PgrBlock **block);
+extern const PgrDefinition *
+pgr_reader_look(PgrText name, const PgrBlock **block, bool *from_table);
 
 /* Would pgr_reader_block succeed? */
 extern bool pgr_reader_exists(PgrText name);

@@ -7,6 +7,7 @@
 #include <math.h>
 
 #include "catalog/pg_type.h"
+#include "common/shortest_dec.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
@@ -50,6 +51,19 @@ pgr_value_type_from_oid(Oid type, PgrValueType *value_type)
 	for (int i = 0; i < PGR_VALUE_TYPES; i++)
 	{
 		if (types[i].oid != type)
+			continue;
+		*value_type = (PgrValueType) i;
+		return true;
+	}
+	return false;
+}
+
+bool
+pgr_value_type_from_name(const char *name, PgrValueType *value_type)
+{
+	for (int i = 0; i < PGR_VALUE_TYPES; i++)
+	{
+		if (strcmp(types[i].name, name) != 0)
 			continue;
 		*value_type = (PgrValueType) i;
 		return true;
@@ -310,6 +324,41 @@ pgr_value_to_text(PgrValueType type, const PgrValue *value)
 	getTypeOutputInfo(types[type].oid, &output, &varlena);
 	return CStringGetTextDatum(
 		OidOutputFunctionCall(output, as_datum(type, value)));
+}
+
+/* All digits, which float8out leaves to extra_float_digits. */
+static char *
+float8_to_stored(float8 value)
+{
+	char *stored = palloc(DOUBLE_SHORTEST_DECIMAL_LEN);
+
+	if (isnan(value) || isinf(value))
+		return DatumGetCString(
+			DirectFunctionCall1(float8out, Float8GetDatum(value)));
+	double_to_shortest_decimal_buf(value, stored);
+	return stored;
+}
+
+char *
+pgr_value_to_stored(PgrValueType type, const PgrValue *value)
+{
+	char *stored;
+
+	switch (type)
+	{
+		case PGR_TYPE_FLOAT8:
+			return float8_to_stored(value->fixed.f8);
+		case PGR_TYPE_TIMESTAMPTZ:
+			/* in ISO 8601 with an offset, whatever DateStyle is */
+			stored = palloc(MAXDATELEN + 1);
+			JsonEncodeDateTime(stored, TimestampTzGetDatum(value->fixed.i8),
+							   TIMESTAMPTZOID, NULL);
+			return stored;
+		case PGR_TYPE_BOOLEAN:
+			return pstrdup(value->fixed.i8 ? "true" : "false");
+		default:
+			return TextDatumGetCString(pgr_value_to_text(type, value));
+	}
 }
 
 Datum

@@ -11,6 +11,7 @@
 
 #include <math.h>
 
+#include "fmgr.h"
 #include "utils/jsonb.h"
 
 #include "registry/block.h"
@@ -27,6 +28,27 @@ typedef enum PgrValueType
 	PGR_TYPE_TIMESTAMPTZ,
 	PGR_VALUE_TYPES
 } PgrValueType;
+
+/* Bytes of a text, without copying where it lies plain in the tuple. */
+typedef struct PgrText
+{
+	const char *data;
+	uint32 len;
+} PgrText;
+
+static inline PgrText
+pgr_text(Datum datum)
+{
+	struct varlena *v = (struct varlena *) DatumGetPointer(datum);
+	PgrText text;
+
+	/* a pointer out of line looks like a short one but for its length of 0 */
+	if (unlikely(VARATT_IS_1B(v) ? VARATT_IS_1B_E(v) : !VARATT_IS_4B_U(v)))
+		v = pg_detoast_datum_packed(v);
+	text.data = VARDATA_ANY(v);
+	text.len = VARSIZE_ANY_EXHDR(v);
+	return text;
+}
 
 /* A value in the caller's memory, ready to be copied into a block. */
 typedef struct PgrValue
@@ -51,6 +73,16 @@ extern void pgr_value_from_datum(PgrValueType type, Datum datum, Oid source,
 /* A member of put_many's object. */
 extern void pgr_value_from_jsonb(PgrValueType type, JsonbValue *member,
 								 PgrValue *value);
+
+/*
+ * As text that pgr_value_from_text() takes back exactly, whatever the settings
+ * of either session: what the table of a durable registry holds.
+ */
+extern char *pgr_value_to_stored(PgrValueType type, const PgrValue *value);
+
+/* False if no type of a registry has this name. */
+extern bool pgr_value_type_from_name(const char *name,
+									 PgrValueType *value_type);
 
 /* A datum of the type itself. */
 extern void pgr_value_encode(PgrValueType type, Datum datum, PgrValue *value);

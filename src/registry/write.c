@@ -16,6 +16,7 @@
 
 #include "base/compat.h"
 #include "registry/directory.h"
+#include "registry/table.h"
 #include "registry/write.h"
 #include "shm/area.h"
 
@@ -111,6 +112,28 @@ resolve_newest_locked(const PgrRegistryName *registry, const PgrBlock **block,
 	return *block ? &(*block)->definition : NULL;
 }
 
+/*
+ * Of a database whose image has not been loaded yet, its table knows; such a
+ * definition has no incarnation.
+ */
+static bool
+definition_in_table(const PgrRegistryName *registry, PgrDefinition *definition)
+{
+	PgrText name = {registry->name, registry->len};
+	bool complete;
+
+	if (pgr_table == NULL || registry->database != MyDatabaseId)
+		return false;
+	LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_SHARED);
+	complete = pgr_directory_is_complete(pgr_image_ptr(pgr_image,
+													   pgr_image->root),
+										 PGR_NEWEST, registry->database,
+										 registry->extension);
+	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
+	return !complete &&
+		pgr_table->definition(name, PGR_VIEW_NEWEST, definition);
+}
+
 /* Copy the definition that is newest: the last committed one, or our own. */
 static bool
 newest_definition(const PgrRegistryName *registry, PgrDefinition *definition)
@@ -127,7 +150,7 @@ newest_definition(const PgrRegistryName *registry, PgrDefinition *definition)
 	if (newest != NULL)
 		*definition = *newest;
 	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
-	return newest != NULL;
+	return newest != NULL || definition_in_table(registry, definition);
 }
 
 static bool
@@ -170,6 +193,26 @@ refuse_rates(PgrText name, const char *what)
 				 errhint("Use registry.set_rates().")));
 }
 
+/*
+ * A definition that only the table has: give the registry its place in the
+ * image, with this transaction, so that it can be changed.  "definition" is
+ * then what the image has.
+ */
+static void
+adopt(PgrDefinition *definition)
+{
+	PgrRegistryName registry = pgr_registry_name(definition);
+
+	if (definition->incarnation != 0)
+		return;
+	pgr_write_lock_directory();
+	if (!newest_definition(&registry, definition) ||
+		definition->incarnation != 0)
+		return;
+	pgr_pending_create(definition);
+	(void) newest_definition(&registry, definition);
+}
+
 void
 pgr_write_open(const char *what, PgrText name, const PgrText *key,
 			   PgrDefinition *definition)
@@ -182,6 +225,8 @@ pgr_write_open(const char *what, PgrText name, const PgrText *key,
 	if (!valid_name(name) || !find_allowed(name, definition))
 		pgr_reader_refuse(name);
 	registry = pgr_registry_name(definition);
+	if (!definition->durable)
+		adopt(definition);
 	if (key != NULL)
 		lock_key(&registry, *key);
 	else
@@ -190,14 +235,37 @@ pgr_write_open(const char *what, PgrText name, const PgrText *key,
 		pgr_reader_refuse(name);
 }
 
+bool
+pgr_write_is_known(const PgrDefinition *definition)
+{
+	PgrRegistryName registry = pgr_registry_name(definition);
+	PgrDefinition now;
+
+	return newest_definition(&registry, &now) && now.incarnation != 0;
+}
+
+bool
+pgr_write_open_row(PgrText name, const PgrText *key, PgrDefinition *definition)
+{
+	PgrRegistryName registry = current_name(name);
+
+	if (key != NULL)
+		lock_key(&registry, *key);
+	else
+		lock_whole(&registry);
+	return newest_definition(&registry, definition);
+}
+
 void
 pgr_write_recheck(const PgrDefinition *definition)
 {
 	PgrRegistryName registry = pgr_registry_name(definition);
 	PgrDefinition now;
 
+	/* loading a database gives its registries incarnations */
 	if (newest_definition(&registry, &now) &&
-		now.incarnation == definition->incarnation &&
+		(now.incarnation == definition->incarnation ||
+		 (definition->incarnation == 0 && now.durable)) &&
 		now.value_type == definition->value_type)
 		return;
 	ereport(ERROR,
@@ -230,6 +298,11 @@ pgr_write_key_exists(const PgrDefinition *definition, PgrText key)
 	TimestampTz expires_at = 0;
 	TimestampTz now = GetCurrentTransactionStartTimestamp();
 
+	/* resident or not, the table knows */
+	if (definition->durable)
+		return pgr_table_find(definition, key, PGR_VIEW_NEWEST, &value,
+							  &expires_at) &&
+			(expires_at == 0 || expires_at > now);
 	if (pgr_pending_any())
 		pgr_pending_state(&registry, true, &state);
 	LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_SHARED);
@@ -260,7 +333,10 @@ pgr_write_find_for_ddl(PgrText name, bool drop, PgrDefinition *definition)
 		pgr_write_lock_directory();
 		registry = pgr_registry_name(definition);
 		lock_whole(&registry);
-		return find_allowed(name, definition);
+		if (!find_allowed(name, definition))
+			return false;
+		adopt(definition);
+		return true;
 	}
 	pgr_write_lock_directory();
 	registry = current_name(name);

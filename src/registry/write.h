@@ -15,6 +15,7 @@
 #define PGR_REGISTRY_WRITE_H
 
 #include "registry/reader.h"
+#include "registry/table.h"
 
 /* The checks every writer makes first; "what" names the function. */
 extern void pgr_write_allowed_here(const char *what);
@@ -26,6 +27,16 @@ extern void pgr_write_allowed_here(const char *what);
  */
 extern void pgr_write_open(const char *what, PgrText name, const PgrText *key,
 						   PgrDefinition *definition);
+
+/*
+ * The same for a row of the table that somebody changes: no role is checked,
+ * as the table's privileges were.  False if there is no such registry.
+ */
+extern bool pgr_write_open_row(PgrText name, const PgrText *key,
+							   PgrDefinition *definition);
+
+/* Has the image this registry, as of the newest commit and our own changes? */
+extern bool pgr_write_is_known(const PgrDefinition *definition);
 
 /*
  * Encoding a value can run anybody's cast function.  ERROR 55000 if that has

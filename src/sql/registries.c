@@ -18,8 +18,8 @@
 
 #include "base/compat.h"
 #include "registry/directory.h"
+#include "durable/store.h"
 #include "registry/stale.h"
-#include "registry/write.h"
 #include "sql/arguments.h"
 
 PG_FUNCTION_INFO_V1(pgr_sql_create_registry);
@@ -46,10 +46,6 @@ refuse_unsupported_options(FunctionCallInfo fcinfo)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("keys must be 'unique', not \"%s\"", keys)));
-	if (PG_GETARG_BOOL(3))
-		not_yet(
-			"a durable registry",
-			"Create it with durable => false: its contents end with the server.");
 	if (PG_GETARG_BOOL(6))
 		not_yet("notify => true", NULL);
 }
@@ -93,6 +89,8 @@ difference(const PgrDefinition *existing, const PgrDefinition *wanted)
 		return psprintf("Its value type is %s, not %s.",
 						pgr_value_type_name(existing->value_type),
 						pgr_value_type_name(wanted->value_type));
+	if (existing->durable != wanted->durable)
+		return existing->durable ? "It is durable." : "It is not durable.";
 	if (existing->max_age_us != wanted->max_age_us)
 		return psprintf("Its max_age is %s, not %s.",
 						max_age_text(existing->max_age_us),
@@ -157,6 +155,7 @@ pgr_sql_create_registry(PG_FUNCTION_ARGS)
 	name = pgr_text(PG_GETARG_DATUM(0));
 	definition.value_type = value_type_argument(PG_GETARG_OID(1));
 	refuse_unsupported_options(fcinfo);
+	definition.durable = PG_GETARG_BOOL(3);
 	if (!PG_ARGISNULL(4))
 		definition.max_age_us = pgr_max_age_from_interval(
 			PG_GETARG_INTERVAL_P(4));
@@ -174,7 +173,7 @@ pgr_sql_create_registry(PG_FUNCTION_ARGS)
 	definition.name_len = (uint16) name.len;
 	definition.created_at = GetCurrentTransactionStartTimestamp();
 	memcpy(definition.name, name.data, name.len);
-	pgr_pending_create(&definition);
+	pgr_store_create(&definition);
 	PG_RETURN_VOID();
 }
 
@@ -192,7 +191,7 @@ pgr_sql_drop_registry(PG_FUNCTION_ARGS)
 		check_registry_name(name);
 	if (pgr_write_find_for_ddl(name, true, &existing))
 	{
-		pgr_pending_drop(&existing);
+		pgr_store_drop(&existing);
 		PG_RETURN_VOID();
 	}
 	if (!PG_GETARG_BOOL(1))
@@ -365,7 +364,7 @@ check_new_name(const PgrDefinition *existing, const PgrDefinition *altered)
 static void
 change_value_type(const PgrDefinition *existing)
 {
-	int64 entries = pgr_pending_count_newest(existing);
+	int64 entries = pgr_store_clear(existing);
 
 	if (entries > 0)
 		ereport(ERROR,
@@ -376,7 +375,6 @@ change_value_type(const PgrDefinition *existing)
 								  "It has " INT64_FORMAT " entries.",
 								  (unsigned long) entries, entries),
 				 errhint("Use registry.clear() first.")));
-	pgr_pending_clear(existing);
 }
 
 Datum
@@ -398,6 +396,6 @@ pgr_sql_alter_registry(PG_FUNCTION_ARGS)
 	check_new_name(&existing, &altered);
 	if (altered.value_type != existing.value_type)
 		change_value_type(&existing);
-	pgr_pending_alter(&existing, &altered);
+	pgr_store_alter(&existing, &altered);
 	PG_RETURN_VOID();
 }

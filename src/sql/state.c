@@ -16,8 +16,8 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "durable/store.h"
 #include "registry/directory.h"
-#include "registry/write.h"
 #include "sql/arguments.h"
 
 PG_FUNCTION_INFO_V1(pgr_sql_put);
@@ -99,7 +99,7 @@ pgr_sql_put(PG_FUNCTION_ARGS)
 	pgr_value_from_text(definition.value_type,
 						text_to_cstring(PG_GETARG_TEXT_PP(2)), &value);
 	pgr_write_recheck(&definition);
-	pgr_pending_put(&definition, key.data, key.len, &value, expires_at);
+	pgr_store_put(&definition, key, &value, expires_at);
 	PG_RETURN_VOID();
 }
 
@@ -123,7 +123,7 @@ pgr_sql_put_any(PG_FUNCTION_ARGS)
 	pgr_value_from_datum(definition.value_type, PG_GETARG_DATUM(2), type,
 						 &value);
 	pgr_write_recheck(&definition);
-	pgr_pending_put(&definition, key.data, key.len, &value, expires_at);
+	pgr_store_put(&definition, key, &value, expires_at);
 	PG_RETURN_VOID();
 }
 
@@ -137,11 +137,8 @@ pgr_sql_delete(PG_FUNCTION_ARGS)
 	pgr_refuse_null(fcinfo, 1, "the key");
 	key = pgr_text(PG_GETARG_DATUM(1));
 	pgr_write_open("registry.delete()", name, &key, &definition);
-	if (key.len == 0 || key.len > PGR_KEY_MAX_BYTES ||
-		!pgr_write_key_exists(&definition, key))
-		PG_RETURN_BOOL(false);
-	pgr_pending_delete(&definition, key.data, key.len);
-	PG_RETURN_BOOL(true);
+	PG_RETURN_BOOL(key.len > 0 && key.len <= PGR_KEY_MAX_BYTES &&
+				   pgr_store_delete(&definition, key));
 }
 
 static void
@@ -154,12 +151,11 @@ member_context(void *arg)
 }
 
 static void
-put_member(const PgrDefinition *definition, const JsonbValue *key_value,
-		   JsonbValue *member)
+encode_member(const PgrDefinition *definition, const JsonbValue *key_value,
+			  JsonbValue *member, PgrStorePut *put)
 {
 	PgrValueType type = (PgrValueType) definition->value_type;
 	PgrText key = {key_value->val.string.val, key_value->val.string.len};
-	PgrValue value;
 	ErrorContextCallback context = {error_context_stack, member_context, &key};
 
 	check_key(key);
@@ -169,29 +165,34 @@ put_member(const PgrDefinition *definition, const JsonbValue *key_value,
 				 errmsg("the value of key \"%.*s\" must not be null",
 						pg_mbcliplen(key.data, key.len, 63), key.data),
 				 errhint("Use registry.delete().")));
+	put->key = key;
+	put->expires_at = 0;
 	error_context_stack = &context;
-	pgr_value_from_jsonb(type, member, &value);
+	pgr_value_from_jsonb(type, member, &put->value);
 	error_context_stack = context.previous;
 	pgr_write_recheck(definition);
-	pgr_pending_put(definition, key.data, key.len, &value, 0);
 }
 
 /* Put each member; how many there are. */
 static int64
 put_members(const PgrDefinition *definition, Jsonb *entries)
 {
+	int most = (int) JB_ROOT_COUNT(entries);
+	PgrStorePut *puts = MemoryContextAllocHuge(CurrentMemoryContext,
+											   Max(most, 1) *
+												   sizeof(PgrStorePut));
 	JsonbIterator *iterator = JsonbIteratorInit(&entries->root);
 	JsonbValue key;
 	JsonbValue member;
-	int64 n = 0;
+	int n = 0;
 
 	(void) JsonbIteratorNext(&iterator, &key, true);
 	while (JsonbIteratorNext(&iterator, &key, true) == WJB_KEY)
 	{
 		(void) JsonbIteratorNext(&iterator, &member, true);
-		put_member(definition, &key, &member);
-		n++;
+		encode_member(definition, &key, &member, &puts[n++]);
 	}
+	pgr_store_put_many(definition, puts, n);
 	return n;
 }
 
@@ -220,12 +221,9 @@ count_known(const PgrDefinition *definition, Jsonb *entries)
 static int64
 remove_others(const PgrDefinition *definition, Jsonb *entries)
 {
-	int64 others = pgr_pending_count_newest(definition);
+	int64 kept = count_known(definition, entries);
 
-	if (others > 0)
-		others -= count_known(definition, entries);
-	pgr_pending_clear(definition);
-	return others;
+	return pgr_store_clear(definition) - kept;
 }
 
 Datum
@@ -254,10 +252,7 @@ pgr_sql_clear(PG_FUNCTION_ARGS)
 {
 	PgrText name = pgr_name_argument(fcinfo);
 	PgrDefinition definition;
-	int64 n;
 
 	pgr_write_open("registry.clear()", name, NULL, &definition);
-	n = pgr_pending_count_newest(&definition);
-	pgr_pending_clear(&definition);
-	PG_RETURN_INT64(n);
+	PG_RETURN_INT64(pgr_store_clear(&definition));
 }

@@ -27,6 +27,7 @@
 #include "registry/rates.h"
 #include "registry/reader.h"
 #include "registry/stale.h"
+#include "registry/table.h"
 #include "settings.h"
 #include "shm/area.h"
 
@@ -186,7 +187,7 @@ describe_age_of_rates(const PgrBlock *block, Datum *values, bool *nulls)
 
 static void
 put_registry(ReturnSetInfo *result, const PgrBlock *block,
-			 const PgrDefinition *definition)
+			 const PgrDefinition *definition, bool from_table)
 {
 	Datum values[REGISTRY_COLUMNS] = {0};
 	bool nulls[REGISTRY_COLUMNS] = {0};
@@ -199,13 +200,14 @@ put_registry(ReturnSetInfo *result, const PgrBlock *block,
 	values[1] = CStringGetTextDatum(
 		pgr_value_type_name(definition->value_type));
 	values[2] = CStringGetTextDatum("unique");
-	values[3] = BoolGetDatum(false);
+	values[3] = BoolGetDatum(definition->durable);
 	nulls[4] = !OidIsValid(definition->owner);
 	values[4] = ObjectIdGetDatum(definition->owner);
-	values[5] = CStringGetTextDatum("resident");
+	values[5] = CStringGetTextDatum(from_table ? "from table" : "resident");
 	values[6] = Int64GetDatum(
 		pgr_block_count(block, pin->generation, pin->at));
-	values[7] = Int64GetDatum((int64) (block->size + block->outside_bytes));
+	values[7] = Int64GetDatum(
+		from_table ? 0 : (int64) (block->size + block->outside_bytes));
 	values[8] = optional_timestamp(pgr_block_changed_at(block,
 														pin->generation),
 								   &nulls[8]);
@@ -219,7 +221,7 @@ put_registry(ReturnSetInfo *result, const PgrBlock *block,
 /* With our own changes; also of a registry that only this transaction sees. */
 static void
 put_changed(ReturnSetInfo *result, const PgrBlock *block,
-			const PgrDefinition *definition)
+			const PgrDefinition *definition, bool from_table)
 {
 	MemoryContext row;
 	MemoryContext caller;
@@ -228,9 +230,11 @@ put_changed(ReturnSetInfo *result, const PgrBlock *block,
 		return;
 	row = row_context();
 	caller = MemoryContextSwitchTo(row);
-	if (block == NULL || pgr_pending_changes(definition))
+	if (from_table)
+		block = pgr_table_block(definition, PGR_VIEW_STATEMENT);
+	else if (block == NULL || pgr_pending_changes(definition))
 		block = pgr_pending_overlay(definition, block, pgr_pin());
-	put_registry(result, block, definition);
+	put_registry(result, block, definition, from_table);
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(row);
 }
@@ -240,10 +244,12 @@ put_named(const PgrRegistryName *name, void *arg)
 {
 	PgrText text = {name->name, name->len};
 	const PgrBlock *block;
-	const PgrDefinition *definition = pgr_reader_look(text, &block);
+	bool from_table;
+	const PgrDefinition *definition = pgr_reader_look(text, &block,
+													  &from_table);
 
 	if (definition != NULL)
-		put_changed(arg, block, definition);
+		put_changed(arg, block, definition, from_table);
 }
 
 static void
@@ -264,7 +270,8 @@ put_committed(ReturnSetInfo *result, const PgrBlock *directory,
 		CHECK_FOR_INTERRUPTS();
 		if (!pgr_pending_any())
 		{
-			put_registry(result, block, &block->definition);
+			put_changed(result, block, &block->definition,
+						block->definition.residency == PGR_FROM_TABLE);
 			continue;
 		}
 		/* a name that we have changed is pgr_pending_named's to show */
@@ -272,6 +279,20 @@ put_committed(ReturnSetInfo *result, const PgrBlock *directory,
 		if (!state.touched)
 			put_named(&name, result);
 	}
+}
+
+/* What the directory does not name yet, nor any change of our own. */
+static void
+put_unloaded(const PgrDefinition *definition, void *arg)
+{
+	PgrText name = {definition->name, definition->name_len};
+	const PgrBlock *block;
+	const PgrDefinition *known;
+	bool from_table;
+
+	known = pgr_reader_look(name, &block, &from_table);
+	if (known != NULL && known->incarnation == 0)
+		put_changed(arg, NULL, known, from_table);
 }
 
 Datum
@@ -286,7 +307,10 @@ pgr_sql_list_registries(PG_FUNCTION_ARGS)
 	pgr_area_require();
 	pin = pgr_pin();
 	rates = pgr_rates_block();
-	put_registry(result, rates, &rates->definition);
+	put_registry(result, rates, &rates->definition, false);
+	if (!pgr_directory_is_complete(pin->root, pin->generation, MyDatabaseId,
+								   pgr_directory_extension()))
+		pgr_table->each_definition(PGR_VIEW_STATEMENT, put_unloaded, result);
 	slot = pgr_directory_slot(pin->root, pin->generation, MyDatabaseId,
 							  pgr_directory_extension());
 	if (slot != PGR_NO_SLOT)

@@ -1,0 +1,356 @@
+/*
+ * durable/tables.c
+ *	  See tables.h: the reading side.
+ *
+ * Scans of our own, with a snapshot that the caller's view names, and without
+ * SPI: they run wherever a read of a registry does, below the executor, in
+ * parallel workers and during recovery, as whatever role it is.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_collation.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+#include "base/compat.h"
+#include "durable/tables.h"
+#include "registry/directory.h"
+#include "registry/stale.h"
+
+/* ------------------------------------------------------------------------
+ * Where they are
+ * ------------------------------------------------------------------------
+ */
+
+static Oid
+table_named(const char *name)
+{
+	Oid schema = get_namespace_oid(PGR_SCHEMA, true);
+
+	if (!OidIsValid(schema) || !OidIsValid(pgr_directory_extension()))
+		return InvalidOid;
+	return get_relname_relid(name, schema);
+}
+
+Oid
+pgr_tables_definitions(void)
+{
+	return table_named("definitions");
+}
+
+Oid
+pgr_tables_entries(void)
+{
+	return table_named("stored_entries");
+}
+
+/* ------------------------------------------------------------------------
+ * Rows
+ * ------------------------------------------------------------------------
+ */
+
+static Datum
+column(HeapTuple tuple, TupleDesc desc, int number)
+{
+	bool isnull;
+	Datum value = heap_getattr(tuple, number, desc, &isnull);
+
+	if (isnull)
+		elog(ERROR, "column %d of a table of pg_registry is null", number);
+	return value;
+}
+
+static TimestampTz
+optional_time(HeapTuple tuple, TupleDesc desc, int number)
+{
+	bool isnull;
+	Datum value = heap_getattr(tuple, number, desc, &isnull);
+
+	return isnull ? 0 : DatumGetTimestampTz(value);
+}
+
+static bool
+role_has_name(Oid role, const char *name)
+{
+	char *now = GetUserNameFromId(role, true);
+
+	return now != NULL && strcmp(now, name) == 0;
+}
+
+static void
+set_name(PgrDefinition *definition, const char *name)
+{
+	Size len = strlen(name);
+
+	if (len == 0 || len >= PGR_NAME_LEN)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_NAME),
+				 errmsg("a registry name of %zu bytes is not possible", len),
+				 errdetail("Names have 1 to %d bytes.", PGR_NAME_LEN - 1)));
+	definition->name_len = (uint16) len;
+	memcpy(definition->name, name, len);
+}
+
+static uint8
+value_type(const char *name)
+{
+	PgrValueType type;
+
+	if (!pgr_value_type_from_name(name, &type))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a registry cannot hold values of type %s", name)));
+	return (uint8) type;
+}
+
+void
+pgr_tables_read_definition(HeapTuple tuple, TupleDesc desc,
+						   PgrDefinition *definition)
+{
+	Oid owner = DatumGetObjectId(column(tuple, desc, PGR_DEF_OWNER_OID));
+	bool no_max_age;
+	Datum max_age = heap_getattr(tuple, PGR_DEF_MAX_AGE, desc, &no_max_age);
+
+	memset(definition, 0, sizeof(*definition));
+	definition->kind = PGR_BLOCK_REGISTRY;
+	definition->database = MyDatabaseId;
+	definition->extension = pgr_directory_extension();
+	set_name(definition,
+			 TextDatumGetCString(column(tuple, desc, PGR_DEF_NAME)));
+	definition->value_type = value_type(
+		TextDatumGetCString(column(tuple, desc, PGR_DEF_VALUE_TYPE)));
+	definition->durable = DatumGetBool(column(tuple, desc, PGR_DEF_DURABLE));
+	definition->residency = definition->durable ? PGR_FROM_TABLE :
+												  PGR_RESIDENT;
+	if (!no_max_age)
+		definition->max_age_us = pgr_max_age_from_interval(
+			DatumGetIntervalP(max_age));
+	definition->on_stale = pgr_on_stale_from_text(
+		TextDatumGetCString(column(tuple, desc, PGR_DEF_ON_STALE)));
+	if (role_has_name(owner,
+					  TextDatumGetCString(column(tuple, desc, PGR_DEF_OWNER))))
+		definition->owner = owner;
+	definition->created_at = DatumGetTimestampTz(
+		column(tuple, desc, PGR_DEF_CREATED_AT));
+}
+
+static PgrText
+text_column(HeapTuple tuple, TupleDesc desc, int number)
+{
+	return pgr_text(column(tuple, desc, number));
+}
+
+void
+pgr_tables_read_entry(HeapTuple tuple, TupleDesc desc, PgrTableRow *row)
+{
+	row->registry = text_column(tuple, desc, PGR_ENTRY_REGISTRY);
+	row->key = text_column(tuple, desc, PGR_ENTRY_KEY);
+	row->value = TextDatumGetCString(column(tuple, desc, PGR_ENTRY_VALUE));
+	row->updated_at = optional_time(tuple, desc, PGR_ENTRY_UPDATED_AT);
+	row->expires_at = optional_time(tuple, desc, PGR_ENTRY_EXPIRES_AT);
+}
+
+/* ------------------------------------------------------------------------
+ * Scans
+ * ------------------------------------------------------------------------
+ */
+
+/* A registered copy: of the statement's snapshot, or of one taken now. */
+static Snapshot
+snapshot_of(PgrTableView view)
+{
+	Snapshot snapshot;
+
+	if (view == PGR_VIEW_STATEMENT)
+		return RegisterSnapshot(ActiveSnapshotSet() ?
+									GetActiveSnapshot() :
+									GetTransactionSnapshot());
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	/* to it, everything of this transaction has yet to happen */
+	if (view == PGR_VIEW_COMMITTED)
+		snapshot->curcid = FirstCommandId;
+	return snapshot;
+}
+
+static void
+key_is(ScanKeyData *key, int number, PgrText text)
+{
+	ScanKeyInit(key, (AttrNumber) number, BTEqualStrategyNumber, F_TEXTEQ,
+				PointerGetDatum(
+					cstring_to_text_with_len(text.data, text.len)));
+	key->sk_collation = C_COLLATION_OID;
+}
+
+/* Called for each tuple; false ends the scan. */
+typedef bool (*VisitTuple)(HeapTuple tuple, TupleDesc desc, void *arg);
+
+static void
+scan_table(Oid table, PgrTableView view, int nkeys, ScanKeyData *keys,
+		   VisitTuple visit, void *arg)
+{
+	Relation relation = table_open(table, AccessShareLock);
+	Oid index = nkeys > 0 ? RelationGetPrimaryKeyIndex(relation) : InvalidOid;
+	Snapshot snapshot = snapshot_of(view);
+	SysScanDesc scan = systable_beginscan(relation, index, OidIsValid(index),
+										  snapshot, nkeys, keys);
+	HeapTuple tuple;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+		if (!visit(tuple, RelationGetDescr(relation), arg))
+			break;
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(relation, AccessShareLock);
+}
+
+static bool
+take_definition(HeapTuple tuple, TupleDesc desc, void *arg)
+{
+	PgrDefinition *definition = arg;
+
+	pgr_tables_read_definition(tuple, desc, definition);
+	return false;
+}
+
+static bool
+find_definition(PgrText name, PgrTableView view, PgrDefinition *definition)
+{
+	Oid table = pgr_tables_definitions();
+	ScanKeyData key;
+
+	definition->name_len = 0;
+	if (!OidIsValid(table))
+		return false;
+	key_is(&key, PGR_DEF_NAME, name);
+	scan_table(table, view, 1, &key, take_definition, definition);
+	return definition->name_len > 0;
+}
+
+typedef struct DefinitionVisit
+{
+	void (*visit)(const PgrDefinition *definition, void *arg);
+	void *arg;
+} DefinitionVisit;
+
+static bool
+visit_definition(HeapTuple tuple, TupleDesc desc, void *arg)
+{
+	DefinitionVisit *visit = arg;
+	PgrDefinition definition;
+
+	CHECK_FOR_INTERRUPTS();
+	pgr_tables_read_definition(tuple, desc, &definition);
+	visit->visit(&definition, visit->arg);
+	return true;
+}
+
+static void
+each_definition(PgrTableView view,
+				void (*visit)(const PgrDefinition *definition, void *arg),
+				void *arg)
+{
+	Oid table = pgr_tables_definitions();
+	DefinitionVisit each = {visit, arg};
+
+	if (OidIsValid(table))
+		scan_table(table, view, 0, NULL, visit_definition, &each);
+}
+
+typedef struct EntryFound
+{
+	PgrTableRow *row;
+	bool found;
+} EntryFound;
+
+static bool
+take_entry(HeapTuple tuple, TupleDesc desc, void *arg)
+{
+	EntryFound *found = arg;
+
+	/* the value is a copy; nobody needs the key that he has asked for */
+	pgr_tables_read_entry(tuple, desc, found->row);
+	found->row->key.len = found->row->registry.len = 0;
+	found->found = true;
+	return false;
+}
+
+static bool
+find_entry(PgrText registry, PgrText key, PgrTableView view, PgrTableRow *row)
+{
+	Oid table = pgr_tables_entries();
+	EntryFound found = {row, false};
+	ScanKeyData keys[2];
+
+	if (!OidIsValid(table) || key.len == 0)
+		return false;
+	key_is(&keys[0], PGR_ENTRY_REGISTRY, registry);
+	key_is(&keys[1], PGR_ENTRY_KEY, key);
+	scan_table(table, view, 2, keys, take_entry, &found);
+	return found.found;
+}
+
+typedef struct EntryVisit
+{
+	void (*visit)(const PgrTableRow *row, void *arg);
+	void *arg;
+} EntryVisit;
+
+static bool
+visit_entry(HeapTuple tuple, TupleDesc desc, void *arg)
+{
+	EntryVisit *visit = arg;
+	PgrTableRow row;
+
+	CHECK_FOR_INTERRUPTS();
+	pgr_tables_read_entry(tuple, desc, &row);
+	visit->visit(&row, visit->arg);
+	pfree(row.value);
+	return true;
+}
+
+static void
+scan_entries(PgrText registry, PgrTableView view,
+			 void (*visit)(const PgrTableRow *row, void *arg), void *arg)
+{
+	Oid table = pgr_tables_entries();
+	EntryVisit each = {visit, arg};
+	ScanKeyData key;
+
+	if (!OidIsValid(table))
+		return;
+	key_is(&key, PGR_ENTRY_REGISTRY, registry);
+	scan_table(table, view, 1, &key, visit_entry, &each);
+}
+
+bool
+pgr_tables_have_entries(PgrText name, PgrTableView view)
+{
+	Oid table = pgr_tables_entries();
+	PgrTableRow row;
+	EntryFound found = {&row, false};
+	ScanKeyData key;
+
+	if (!OidIsValid(table))
+		return false;
+	key_is(&key, PGR_ENTRY_REGISTRY, name);
+	scan_table(table, view, 1, &key, take_entry, &found);
+	return found.found;
+}
+
+const PgrTable pgr_tables = {
+	.definition = find_definition,
+	.each_definition = each_definition,
+	.find = find_entry,
+	.scan = scan_entries,
+};

@@ -1,0 +1,67 @@
+/*
+ * durable/tables.h
+ *	  The tables of the extension: where they are, and how their rows look.
+ *
+ *		registry.definitions	one row for each registry
+ *		registry.stored_entries	one row for each entry of a durable registry
+ *
+ * They are ordinary tables: WAL, crash recovery, dumps and replication are
+ * PostgreSQL's own (D-1, D-2).  They are found by name, as a dump finds them.
+ */
+#ifndef PGR_DURABLE_TABLES_H
+#define PGR_DURABLE_TABLES_H
+
+#include "access/htup.h"
+#include "access/tupdesc.h"
+
+#include "registry/table.h"
+
+#define PGR_SCHEMA "registry"
+
+/* Columns of registry.definitions. */
+enum PgrDefinitionColumn
+{
+	PGR_DEF_NAME = 1,
+	PGR_DEF_VALUE_TYPE,
+	PGR_DEF_KEYS,
+	PGR_DEF_DURABLE,
+	PGR_DEF_MAX_AGE,
+	PGR_DEF_ON_STALE,
+	PGR_DEF_NOTIFY,
+	PGR_DEF_OWNER,
+	PGR_DEF_OWNER_OID,
+	PGR_DEF_CREATED_AT,
+	PGR_DEF_COLUMNS = PGR_DEF_CREATED_AT
+};
+
+/* Columns of registry.stored_entries. */
+enum PgrEntryColumn
+{
+	PGR_ENTRY_REGISTRY = 1,
+	PGR_ENTRY_KEY,
+	PGR_ENTRY_VALUE,
+	PGR_ENTRY_UPDATED_AT,
+	PGR_ENTRY_EXPIRES_AT,
+	PGR_ENTRY_COLUMNS = PGR_ENTRY_EXPIRES_AT
+};
+
+/* 0 if the extension is not installed here. */
+extern Oid pgr_tables_definitions(void);
+extern Oid pgr_tables_entries(void);
+
+/*
+ * A row as the image knows it.  The owner is 0, so that only superusers may
+ * read and write, unless the role of that oid still has that name.
+ */
+extern void pgr_tables_read_definition(HeapTuple tuple, TupleDesc desc,
+									   PgrDefinition *definition);
+extern void pgr_tables_read_entry(HeapTuple tuple, TupleDesc desc,
+								  PgrTableRow *row);
+
+/* Is there any entry for a registry of this name? */
+extern bool pgr_tables_have_entries(PgrText name, PgrTableView view);
+
+/* What init.c gives to registry/table.h. */
+extern const PgrTable pgr_tables;
+
+#endif /* PGR_DURABLE_TABLES_H */

@@ -1,0 +1,118 @@
+/*
+ * registry/table.c
+ *	  See table.h.  Runs in backends, in a transaction; may throw.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "registry/pending.h"
+#include "registry/table.h"
+
+const PgrTable *pgr_table = NULL;
+
+typedef struct Collector
+{
+	PgrValueType type;
+	PgrChange *changes;
+	int n;
+	int capacity;
+} Collector;
+
+static void *
+copy_bytes(const void *data, Size len)
+{
+	void *copy = palloc(len);
+
+	memcpy(copy, data, len);
+	return copy;
+}
+
+static void
+collect_row(const PgrTableRow *row, void *arg)
+{
+	Collector *collector = arg;
+	PgrChange *change;
+	PgrValue value;
+
+	CHECK_FOR_INTERRUPTS();
+	if (collector->n == collector->capacity)
+	{
+		collector->capacity *= 2;
+		collector->changes = repalloc_huge(collector->changes,
+										   collector->capacity *
+											   sizeof(PgrChange));
+	}
+	pgr_value_from_text(collector->type, row->value, &value);
+	change = &collector->changes[collector->n++];
+	*change = (PgrChange){
+		.key = copy_bytes(row->key.data, row->key.len),
+		.key_len = row->key.len,
+		.value_len = value.len,
+		.value = value.data,
+		.fixed = value.fixed,
+		.updated_at = row->updated_at,
+		.expires_at = row->expires_at,
+	};
+}
+
+PgrChange *
+pgr_table_changes(const PgrDefinition *definition, PgrTableView view, int *n)
+{
+	PgrText name = {definition->name, definition->name_len};
+	Collector collector = {
+		.type = (PgrValueType) definition->value_type,
+		.capacity = 64,
+	};
+
+	collector.changes = palloc(collector.capacity * sizeof(PgrChange));
+	pgr_table->scan(name, view, collect_row, &collector);
+	*n = collector.n;
+	return collector.changes;
+}
+
+static TimestampTz
+last_change(const PgrDefinition *definition, const PgrChange *changes, int n)
+{
+	TimestampTz last = definition->created_at;
+
+	for (int i = 0; i < n; i++)
+		last = Max(last, changes[i].updated_at);
+	return last;
+}
+
+PgrBlock *
+pgr_table_block(const PgrDefinition *definition, PgrTableView view)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext rows = AllocSetContextCreate(caller, "pg_registry rows",
+											   ALLOCSET_DEFAULT_SIZES);
+	PgrBlockBuild build = {.definition = definition};
+	PgrBlock *block;
+
+	MemoryContextSwitchTo(rows);
+	build.changes = pgr_table_changes(definition, view, &build.nchanges);
+	build.now = last_change(definition, build.changes, build.nchanges);
+	MemoryContextSwitchTo(caller);
+	block = pgr_block_build_private(&build);
+	block->definition.residency = PGR_RESIDENT;
+	MemoryContextDelete(rows);
+	return block;
+}
+
+bool
+pgr_table_find(const PgrDefinition *definition, PgrText key, PgrTableView view,
+			   PgrValue *value, TimestampTz *expires_at)
+{
+	PgrText name = {definition->name, definition->name_len};
+	PgrTableRow row;
+
+	if (!pgr_table->find(name, key, view, &row))
+		return false;
+	pgr_value_from_text((PgrValueType) definition->value_type, row.value,
+						value);
+	*expires_at = row.expires_at;
+	return true;
+}

@@ -1,0 +1,70 @@
+/*
+ * sql/durable.c
+ *	  verify() and reload(): the image against the table that it is made of.
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "funcapi.h"
+#include "utils/builtins.h"
+
+#include "base/compat.h"
+#include "durable/load.h"
+#include "registry/pending.h"
+#include "registry/write.h"
+#include "sql/arguments.h"
+
+PG_FUNCTION_INFO_V1(pgr_sql_verify);
+PG_FUNCTION_INFO_V1(pgr_sql_reload);
+
+/* Nobody changes the registry from here to the end of the transaction. */
+static void
+open_durable(const char *what, PgrText name, PgrDefinition *definition)
+{
+	pgr_write_open(what, name, NULL, definition);
+	if (!definition->durable)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("registry \"%.*s\" is not durable",
+						definition->name_len, definition->name),
+				 errdetail("There is no table to compare it with.")));
+	if (pgr_pending_any() && pgr_pending_changes(definition))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("%s cannot be used on a registry that this transaction has changed",
+						what)));
+}
+
+static void
+put_problem(const char *key, uint32 key_len, const char *problem, void *arg)
+{
+	ReturnSetInfo *result = arg;
+	Datum values[2];
+	bool nulls[2] = {false, false};
+
+	values[0] = PointerGetDatum(cstring_to_text_with_len(key, (int) key_len));
+	values[1] = CStringGetTextDatum(problem);
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+}
+
+/* No row: they agree. */
+Datum
+pgr_sql_verify(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	PgrDefinition definition;
+
+	InitMaterializedSRF(fcinfo, 0);
+	open_durable("registry.verify()", pgr_name_argument(fcinfo), &definition);
+	pgr_load_compare(&definition, put_problem, result);
+	return (Datum) 0;
+}
+
+Datum
+pgr_sql_reload(PG_FUNCTION_ARGS)
+{
+	PgrDefinition definition;
+
+	open_durable("registry.reload()", pgr_name_argument(fcinfo), &definition);
+	PG_RETURN_BOOL(pgr_load_registry(&definition));
+}
