@@ -44,4 +44,38 @@
 #define PGR_EXECUTOR_RUN_PASS query, direction, count, execute_once
 #endif
 
+/* Since 16 the columns of a query are in a node beside the range table. */
+#if PG_VERSION_NUM >= 160000
+#define pgr_init_range_table(estate, entry, columns)                         \
+	do                                                                       \
+	{                                                                        \
+		List *permissions_ = NIL;                                            \
+		addRTEPermissionInfo(&permissions_, entry)->updatedCols = (columns); \
+		ExecInitRangeTable(estate, list_make1(entry), permissions_);         \
+	} while (0)
+#else
+#define pgr_init_range_table(estate, entry, columns)   \
+	do                                                 \
+	{                                                  \
+		(entry)->updatedCols = (columns);              \
+		ExecInitRangeTable(estate, list_make1(entry)); \
+	} while (0)
+#endif
+
+/*
+ * ExecInsertIndexTuples learnt in 16 that summarizing indexes may be all that
+ * an update has to touch; table_tuple_update says so.
+ */
+#if PG_VERSION_NUM >= 160000
+#define PgrUpdateIndexes TU_UpdateIndexes
+#define pgr_insert_index_tuples(result, slot, estate, update)                \
+	((void) ExecInsertIndexTuples(result, slot, estate, update, false, NULL, \
+								  NIL, false))
+#else
+#define PgrUpdateIndexes bool
+#define pgr_insert_index_tuples(result, slot, estate, update)                \
+	((void) ExecInsertIndexTuples(result, slot, estate, update, false, NULL, \
+								  NIL))
+#endif
+
 #endif /* PGR_COMPAT_H */

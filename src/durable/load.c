@@ -131,13 +131,16 @@ load_definitions(void)
 static bool
 is_complete(void)
 {
+	Oid extension = pgr_directory_extension();
+	const PgrSharedRoot *root;
 	bool complete;
 
 	LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_SHARED);
-	complete = pgr_directory_is_complete(pgr_image_ptr(pgr_image,
-													   pgr_image->root),
-										 PGR_NEWEST, MyDatabaseId,
-										 pgr_directory_extension());
+	root = pgr_image_ptr(pgr_image, pgr_image->root);
+	complete = pgr_directory_is_complete(root,
+										 pgr_directory_slot(root, PGR_NEWEST,
+															MyDatabaseId,
+															extension));
 	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
 	return complete;
 }

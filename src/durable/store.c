@@ -2,10 +2,11 @@
  * durable/store.c
  *	  See store.h.  Runs in backends, in a transaction that may write.
  *
- * The statements are prepared once in a session and run with the rights of
- * the table's owner: whoever may change a registry need not be able to change
- * the table.  They name every operator with its schema, since they are parsed
- * with the caller's search_path.
+ * Single entries are rows.c's.  What changes many rows at once, and the few
+ * rows of definitions, are SQL statements, prepared once in a session and run
+ * with the rights of the table's owner: whoever may change a registry need not
+ * be able to change the table.  They name every operator with its schema,
+ * since they are parsed with the caller's search_path.
  */
 #include "postgres.h"
 
@@ -20,6 +21,7 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "durable/rows.h"
 #include "durable/store.h"
 #include "durable/tables.h"
 #include "registry/pending.h"
@@ -27,7 +29,7 @@
 
 #define MOST_ARGUMENTS 10
 
-PgrStoreStatement *pgr_store_statement = NULL;
+bool pgr_store_quiet = false;
 
 typedef struct Statement
 {
@@ -36,38 +38,6 @@ typedef struct Statement
 	Oid types[MOST_ARGUMENTS];
 	SPIPlanPtr plan; /* kept for the session */
 } Statement;
-
-static Statement put_one = {
-	"INSERT INTO registry.stored_entries AS e (registry, key, value, updated_at, expires_at)"
-	" VALUES ($1, $2, $3, $4, $5)"
-	" ON CONFLICT (registry, key) DO UPDATE SET value = excluded.value,"
-	" updated_at = excluded.updated_at, expires_at = excluded.expires_at",
-	5,
-	{TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID},
-	NULL,
-};
-
-static Statement put_array = {
-	"INSERT INTO registry.stored_entries AS e (registry, key, value, updated_at)"
-	" SELECT $1, u.key, u.value, $4"
-	" FROM ROWS FROM (pg_catalog.unnest($2::pg_catalog.text[]),"
-	" pg_catalog.unnest($3::pg_catalog.text[])) AS u(key, value)"
-	" ON CONFLICT (registry, key) DO UPDATE SET value = excluded.value,"
-	" updated_at = excluded.updated_at, expires_at = NULL",
-	4,
-	{TEXTOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID},
-	NULL,
-};
-
-static Statement delete_one = {
-	"DELETE FROM registry.stored_entries AS e"
-	" WHERE e.registry OPERATOR(pg_catalog.=) $1"
-	" AND e.key OPERATOR(pg_catalog.=) $2"
-	" RETURNING e.expires_at IS NULL OR e.expires_at OPERATOR(pg_catalog.>) $3",
-	3,
-	{TEXTOID, TEXTOID, TIMESTAMPTZOID},
-	NULL,
-};
 
 static Statement delete_all = {
 	"WITH gone AS (DELETE FROM registry.stored_entries AS e"
@@ -128,10 +98,7 @@ table_owner(void)
 	Oid owner;
 
 	if (!HeapTupleIsValid(tuple))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("the tables of extension \"pg_registry\" are missing"),
-				 errhint("If the extension was installed by an older version, run ALTER EXTENSION pg_registry UPDATE.")));
+		pgr_tables_missing();
 	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
 	ReleaseSysCache(tuple);
 	return owner;
@@ -147,7 +114,7 @@ prepare(Statement *statement)
 			 SPI_result_code_string(SPI_result));
 }
 
-static uint64
+static void
 execute(Statement *statement, Datum *values, const char *nulls)
 {
 	int result;
@@ -159,32 +126,18 @@ execute(Statement *statement, Datum *values, const char *nulls)
 	if (result < 0)
 		elog(ERROR, "could not run a statement: %s",
 			 SPI_result_code_string(result));
-	return SPI_processed;
-}
-
-static int64
-result_of(Oid type)
-{
-	bool isnull;
-	Datum value;
-
-	if (SPI_processed == 0 || SPI_tuptable == NULL)
-		return 0;
-	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
-						  &isnull);
-	return type == BOOLOID ? DatumGetBool(value) : DatumGetInt64(value);
 }
 
 /*
- * Run it as the table's owner; "about" is for the trigger.  Returns the first
- * column of its first row, of "result", if it is one that returns rows.
+ * Run it as the table's owner; our triggers keep quiet, as the caller lists
+ * what it does himself.  Returns the count, if it is one that counts.
  */
 static int64
-run(Statement *statement, Datum *values, const char *nulls,
-	PgrStoreStatement *about, Oid result)
+run(Statement *statement, Datum *values, const char *nulls)
 {
-	PgrStoreStatement *outer = pgr_store_statement;
-	volatile int64 returned = 0;
+	bool outer = pgr_store_quiet;
+	volatile int64 count = 0;
+	bool isnull;
 	Oid user;
 	int context;
 
@@ -193,34 +146,30 @@ run(Statement *statement, Datum *values, const char *nulls,
 		elog(ERROR, "SPI_connect failed");
 	PG_TRY();
 	{
-		pgr_store_statement = about;
+		pgr_store_quiet = true;
 		SetUserIdAndSecContext(table_owner(),
 							   context | SECURITY_LOCAL_USERID_CHANGE |
 								   SECURITY_NOFORCE_RLS);
-		(void) execute(statement, values, nulls);
-		if (OidIsValid(result))
-			returned = result_of(result);
+		execute(statement, values, nulls);
+		if (statement == &delete_all)
+			count = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+												SPI_tuptable->tupdesc, 1,
+												&isnull));
 	}
 	PG_FINALLY();
 	{
 		SetUserIdAndSecContext(user, context);
-		pgr_store_statement = outer;
+		pgr_store_quiet = outer;
 	}
 	PG_END_TRY();
 	SPI_finish();
-	return returned;
+	return count;
 }
 
 /* ------------------------------------------------------------------------
  * Entries
  * ------------------------------------------------------------------------
  */
-
-static Datum
-text_datum(PgrText text)
-{
-	return PointerGetDatum(cstring_to_text_with_len(text.data, text.len));
-}
 
 static Datum
 name_datum(const PgrDefinition *definition)
@@ -230,16 +179,63 @@ name_datum(const PgrDefinition *definition)
 }
 
 static Datum
-stored_datum(const PgrDefinition *definition, const PgrValue *value)
-{
-	return CStringGetTextDatum(
-		pgr_value_to_stored((PgrValueType) definition->value_type, value));
-}
-
-static Datum
 now_datum(void)
 {
 	return TimestampTzGetDatum(GetCurrentTransactionStartTimestamp());
+}
+
+static PgrText
+name_of(const PgrDefinition *definition)
+{
+	PgrText name = {definition->name, definition->name_len};
+
+	return name;
+}
+
+/* One change of one entry, in the list that the commit publishes. */
+static void
+list_put(const PgrDefinition *definition, const PgrStorePut *put)
+{
+	pgr_pending_put(definition, put->key.data, put->key.len, &put->value,
+					GetCurrentTransactionStartTimestamp(), put->expires_at);
+}
+
+/* What the image does not know it need not be told: see trigger.c. */
+static bool
+is_listed(const PgrDefinition *definition)
+{
+	return definition->incarnation != 0;
+}
+
+static void
+put_row(PgrRows *rows, const PgrDefinition *definition, const PgrStorePut *put)
+{
+	char *stored = pgr_value_to_stored((PgrValueType) definition->value_type,
+									   &put->value);
+
+	pgr_rows_put(rows, put->key, stored, GetCurrentTransactionStartTimestamp(),
+				 put->expires_at);
+	pfree(stored);
+}
+
+void
+pgr_store_put_many(const PgrDefinition *definition, const PgrStorePut *puts,
+				   int n)
+{
+	PgrRows *rows = NULL;
+
+	if (definition->durable)
+		rows = pgr_rows_open(name_of(definition));
+	for (int i = 0; i < n; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (rows != NULL)
+			put_row(rows, definition, &puts[i]);
+		if (is_listed(definition))
+			list_put(definition, &puts[i]);
+	}
+	if (rows != NULL)
+		pgr_rows_close(rows);
 }
 
 void
@@ -247,126 +243,38 @@ pgr_store_put(const PgrDefinition *definition, PgrText key,
 			  const PgrValue *value, TimestampTz expires_at)
 {
 	PgrStorePut put = {key, *value, expires_at};
-	PgrStoreStatement about = {
-		.definition = definition,
-		.puts = &put,
-		.n = 1,
-	};
-	Datum values[5];
-	char nulls[] = "     ";
 
-	if (!definition->durable)
-	{
-		pgr_pending_put(definition, key.data, key.len, value,
-						GetCurrentTransactionStartTimestamp(), expires_at);
-		return;
-	}
-	values[0] = name_datum(definition);
-	values[1] = text_datum(key);
-	values[2] = stored_datum(definition, value);
-	values[3] = now_datum();
-	values[4] = TimestampTzGetDatum(expires_at);
-	if (expires_at == 0)
-		nulls[4] = 'n';
-	(void) run(&put_one, values, nulls, &about, InvalidOid);
+	pgr_store_put_many(definition, &put, 1);
 }
 
-static Datum
-array_of(Datum *elements, int n)
+static bool
+delete_row(const PgrDefinition *definition, PgrText key)
 {
-	return PointerGetDatum(
-		construct_array(elements, n, TEXTOID, -1, false, TYPALIGN_INT));
-}
+	TimestampTz now = GetCurrentTransactionStartTimestamp();
+	PgrRows *rows = pgr_rows_open(name_of(definition));
+	TimestampTz expires_at;
+	bool found = pgr_rows_delete(rows, key, &expires_at);
 
-static void
-put_rows(const PgrDefinition *definition, const PgrStorePut *puts, int n)
-{
-	PgrStoreStatement about = {
-		.definition = definition,
-		.puts = puts,
-		.n = n,
-	};
-	Datum *keys = MemoryContextAllocHuge(CurrentMemoryContext,
-										 (Size) n * sizeof(Datum));
-	Datum *stored = MemoryContextAllocHuge(CurrentMemoryContext,
-										   (Size) n * sizeof(Datum));
-	Datum values[4];
-
-	for (int i = 0; i < n; i++)
-	{
-		keys[i] = text_datum(puts[i].key);
-		stored[i] = stored_datum(definition, &puts[i].value);
-	}
-	values[0] = name_datum(definition);
-	values[1] = array_of(keys, n);
-	values[2] = array_of(stored, n);
-	values[3] = now_datum();
-	(void) run(&put_array, values, NULL, &about, InvalidOid);
-}
-
-/* So many rows go into one array, which must stay below 1 GB. */
-#define ROWS_OF_STATEMENT 10000
-#define BYTES_OF_STATEMENT (64 * 1024 * 1024)
-
-static int
-rows_that_fit(const PgrStorePut *puts, int n)
-{
-	Size bytes = 0;
-	int i;
-
-	for (i = 0; i < Min(n, ROWS_OF_STATEMENT); i++)
-	{
-		bytes += puts[i].key.len + puts[i].value.len;
-		if (i > 0 && bytes > BYTES_OF_STATEMENT)
-			break;
-	}
-	return i;
-}
-
-void
-pgr_store_put_many(const PgrDefinition *definition, const PgrStorePut *puts,
-				   int n)
-{
-	if (!definition->durable)
-	{
-		for (int i = 0; i < n; i++)
-			pgr_store_put(definition, puts[i].key, &puts[i].value,
-						  puts[i].expires_at);
-		return;
-	}
-	while (n > 0)
-	{
-		int rows = rows_that_fit(puts, n);
-
-		put_rows(definition, puts, rows);
-		puts += rows;
-		n -= rows;
-	}
+	if (found && is_listed(definition))
+		pgr_pending_delete(definition, key.data, key.len);
+	pgr_rows_close(rows);
+	return found && (expires_at == 0 || expires_at > now);
 }
 
 bool
 pgr_store_delete(const PgrDefinition *definition, PgrText key)
 {
-	PgrStoreStatement about = {.definition = definition};
-	Datum values[3];
-
-	if (!definition->durable)
-	{
-		if (!pgr_write_key_exists(definition, key))
-			return false;
-		pgr_pending_delete(definition, key.data, key.len);
-		return true;
-	}
-	values[0] = name_datum(definition);
-	values[1] = text_datum(key);
-	values[2] = now_datum();
-	return run(&delete_one, values, NULL, &about, BOOLOID) != 0;
+	if (definition->durable)
+		return delete_row(definition, key);
+	if (!pgr_write_key_exists(definition, key))
+		return false;
+	pgr_pending_delete(definition, key.data, key.len);
+	return true;
 }
 
 int64
 pgr_store_clear(const PgrDefinition *definition)
 {
-	PgrStoreStatement about = {.quiet = true};
 	Datum values[2];
 	int64 n;
 
@@ -376,9 +284,9 @@ pgr_store_clear(const PgrDefinition *definition)
 	{
 		values[0] = name_datum(definition);
 		values[1] = now_datum();
-		n = run(&delete_all, values, NULL, &about, INT8OID);
+		n = run(&delete_all, values, NULL);
 	}
-	if (definition->incarnation != 0)
+	if (is_listed(definition))
 		pgr_pending_clear(definition);
 	return n;
 }
@@ -413,13 +321,12 @@ definition_values(const PgrDefinition *definition, Datum *values, char *nulls)
 void
 pgr_store_create(PgrDefinition *definition)
 {
-	PgrStoreStatement about = {.quiet = true};
 	PgrText name = {definition->name, definition->name_len};
 	Datum values[8];
 	char nulls[] = "        ";
 
 	definition_values(definition, values, nulls);
-	(void) run(&insert_definition, values, nulls, &about, InvalidOid);
+	(void) run(&insert_definition, values, nulls);
 	definition->residency = definition->durable &&
 			pgr_tables_have_entries(name, PGR_VIEW_NEWEST) ?
 		PGR_FROM_TABLE :
@@ -430,32 +337,30 @@ pgr_store_create(PgrDefinition *definition)
 void
 pgr_store_drop(const PgrDefinition *definition)
 {
-	PgrStoreStatement about = {.quiet = true};
 	Datum values[2];
 
 	values[0] = name_datum(definition);
 	values[1] = now_datum();
-	(void) run(&delete_definition, values, NULL, &about, InvalidOid);
+	(void) run(&delete_definition, values, NULL);
 	if (definition->durable)
-		(void) run(&delete_all, values, NULL, &about, INT8OID);
+		(void) run(&delete_all, values, NULL);
 	pgr_pending_drop(definition);
 }
 
 void
 pgr_store_alter(const PgrDefinition *definition, const PgrDefinition *altered)
 {
-	PgrStoreStatement about = {.quiet = true};
 	Datum values[9];
 	char nulls[] = "         ";
 
 	definition_values(altered, values, nulls);
 	values[8] = name_datum(definition);
-	(void) run(&update_definition, values, nulls, &about, InvalidOid);
+	(void) run(&update_definition, values, nulls);
 	if (definition->durable && strcmp(definition->name, altered->name) != 0)
 	{
 		values[0] = name_datum(definition);
 		values[1] = name_datum(altered);
-		(void) run(&rename_entries, values, NULL, &about, InvalidOid);
+		(void) run(&rename_entries, values, NULL);
 	}
 	pgr_pending_alter(definition, altered);
 }

@@ -3,10 +3,10 @@
  *	  Changing registries: every SQL function that writes ends here.
  *
  * A registry that is not durable changes in the list of pending changes only.
- * A durable one changes in its table, by SQL as the table's owner, and the
- * trigger on that table (trigger.c) adds the same change to the list, as it
- * does for everybody else's DML.  So there is one way into the image, and a
- * rollback of the row is a rollback of the change.
+ * A durable one changes in its table and in that list, by the same function
+ * and in the same subtransaction, so that a rollback of the row is a rollback
+ * of the change.  The trigger (trigger.c) does the same for everybody else's
+ * DML on the table.
  *
  * The caller has checked the role and holds the locks of registry/write.h.
  */
@@ -40,19 +40,7 @@ extern void pgr_store_drop(const PgrDefinition *definition);
 extern void pgr_store_alter(const PgrDefinition *definition,
 							const PgrDefinition *altered);
 
-/*
- * What the statement that is running in this backend is about, for the
- * trigger: NULL if it is somebody's own DML.
- */
-typedef struct PgrStoreStatement
-{
-	bool quiet; /* the list has it all already: say nothing */
-	const PgrDefinition *definition;
-	const PgrStorePut *puts; /* the rows, in this order */
-	int n;
-	int next;
-} PgrStoreStatement;
-
-extern PgrStoreStatement *pgr_store_statement;
+/* The statement that is running is one of ours, and its caller lists it. */
+extern bool pgr_store_quiet;
 
 #endif /* PGR_DURABLE_STORE_H */

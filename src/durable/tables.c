@@ -55,6 +55,15 @@ pgr_tables_entries(void)
 	return table_named("stored_entries");
 }
 
+void
+pgr_tables_missing(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_TABLE),
+			 errmsg("the tables of extension \"pg_registry\" are missing"),
+			 errhint("If the extension was installed by an older version, run ALTER EXTENSION pg_registry UPDATE.")));
+}
+
 /* ------------------------------------------------------------------------
  * Rows
  * ------------------------------------------------------------------------
@@ -131,8 +140,7 @@ pgr_tables_read_definition(HeapTuple tuple, TupleDesc desc,
 	definition->value_type = value_type(
 		TextDatumGetCString(column(tuple, desc, PGR_DEF_VALUE_TYPE)));
 	definition->durable = DatumGetBool(column(tuple, desc, PGR_DEF_DURABLE));
-	definition->residency = definition->durable ? PGR_FROM_TABLE :
-												  PGR_RESIDENT;
+	definition->residency = definition->durable ? PGR_FROM_TABLE : PGR_LOST;
 	if (!no_max_age)
 		definition->max_age_us = pgr_max_age_from_interval(
 			DatumGetIntervalP(max_age));

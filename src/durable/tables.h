@@ -49,6 +49,9 @@ enum PgrEntryColumn
 extern Oid pgr_tables_definitions(void);
 extern Oid pgr_tables_entries(void);
 
+/* ERROR undefined_table, with what to do. */
+extern void pgr_tables_missing(void) pg_attribute_noreturn();
+
 /*
  * A row as the image knows it.  The owner is 0, so that only superusers may
  * read and write, unless the role of that oid still has that name.

@@ -114,33 +114,10 @@ before_row(const TriggerData *trigger)
  * ------------------------------------------------------------------------
  */
 
-/* The put that this row comes from, if it is the next one that we expect. */
-static const PgrStorePut *
-expected_put(const PgrTableRow *row)
-{
-	PgrStoreStatement *statement = pgr_store_statement;
-	const PgrStorePut *put;
-
-	if (statement == NULL || statement->next >= statement->n)
-		return NULL;
-	put = &statement->puts[statement->next];
-	if (put->key.len != row->key.len ||
-		memcmp(put->key.data, row->key.data, row->key.len) != 0)
-		return NULL;
-	statement->next++;
-	return put;
-}
-
+/* The registry of a row, if it is one whose changes are listed. */
 static bool
-newest(const PgrTableRow *row, PgrDefinition *definition)
+is_listed(const PgrTableRow *row, PgrDefinition *definition)
 {
-	const PgrStoreStatement *statement = pgr_store_statement;
-
-	if (statement != NULL && statement->definition != NULL)
-	{
-		*definition = *statement->definition;
-		return definition->incarnation != 0;
-	}
 	return pgr_write_open_row(row->registry, &row->key, definition) &&
 		definition->incarnation != 0;
 }
@@ -148,20 +125,15 @@ newest(const PgrTableRow *row, PgrDefinition *definition)
 static void
 record_put(HeapTuple tuple, TupleDesc desc)
 {
-	const PgrStorePut *put;
 	PgrDefinition definition;
 	PgrTableRow row;
 	PgrValue value;
 
 	pgr_tables_read_entry(tuple, desc, &row);
-	put = expected_put(&row);
-	if (!newest(&row, &definition))
+	if (!is_listed(&row, &definition))
 		return;
-	if (put != NULL)
-		value = put->value;
-	else
-		pgr_value_from_text((PgrValueType) definition.value_type, row.value,
-							&value);
+	pgr_value_from_text((PgrValueType) definition.value_type, row.value,
+						&value);
 	pgr_pending_put(&definition, row.key.data, row.key.len, &value,
 					row.updated_at, row.expires_at);
 }
@@ -173,7 +145,7 @@ record_delete(HeapTuple tuple, TupleDesc desc)
 	PgrTableRow row;
 
 	pgr_tables_read_entry(tuple, desc, &row);
-	if (newest(&row, &definition))
+	if (is_listed(&row, &definition))
 		pgr_pending_delete(&definition, row.key.data, row.key.len);
 }
 
@@ -207,8 +179,7 @@ after_row(const TriggerData *trigger)
 		record_delete(before, desc);
 	else
 	{
-		if (pgr_store_statement == NULL &&
-			has_other_key(before, trigger->tg_newtuple, desc))
+		if (has_other_key(before, trigger->tg_newtuple, desc))
 			record_delete(before, desc);
 		record_put(trigger->tg_newtuple, desc);
 	}
@@ -277,11 +248,11 @@ pgr_sql_entries_trigger(PG_FUNCTION_ARGS)
 								   NULL);
 		return PointerGetDatum(NULL);
 	}
-	if (before && pgr_store_statement == NULL)
+	if (pgr_store_quiet)
+		return PointerGetDatum(unchanged_row(trigger));
+	if (before)
 		return PointerGetDatum(before_row(trigger));
-	if (!before &&
-		(pgr_store_statement == NULL || !pgr_store_statement->quiet))
-		after_row(trigger);
+	after_row(trigger);
 	return PointerGetDatum(unchanged_row(trigger));
 }
 
@@ -369,7 +340,7 @@ pgr_sql_definitions_trigger(PG_FUNCTION_ARGS)
 
 	if (!is_trigger_call(fcinfo) ||
 		RelationGetRelid(trigger->tg_relation) != pgr_tables_definitions() ||
-		(pgr_store_statement != NULL && pgr_store_statement->quiet))
+		pgr_store_quiet)
 		return PointerGetDatum(NULL);
 	if (TRIGGER_FIRED_FOR_STATEMENT(trigger->tg_event))
 		pgr_tables.each_definition(PGR_VIEW_NEWEST, drop_definition, NULL);

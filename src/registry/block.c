@@ -311,6 +311,73 @@ start_block(PgrBlock *memory, const PgrBlockBuild *build, const Layout *layout)
 	memory->definition = *build->definition;
 }
 
+/* ------------------------------------------------------------------------
+ * Copying
+ *
+ * New values for keys that are there, each as long as the old one: then the
+ * new version is the old one but for these, and copying it whole takes half of
+ * the time that building it takes.
+ * ------------------------------------------------------------------------
+ */
+
+static bool
+fits_in_place(const PgrBlock *old, const PgrChange *change)
+{
+	const PgrSlot *slot;
+
+	if (change->remove || change->expires_at != 0)
+		return false;
+	slot = pgr_block_find(old, change->key, change->key_len);
+	return slot != NULL &&
+		pgr_block_item(old, slot)->value_len == change->value_len;
+}
+
+/* Into a place of "size" bytes. */
+static bool
+can_copy(const PgrBlockBuild *build, uint64 size)
+{
+	const PgrBlock *old = build->old;
+
+	if (old == NULL || old->patchable || build->patchable ||
+		build->mark_missing || build->extra != NULL || old->expiring != 0 ||
+		old->seed != build->seed || old->size > size)
+		return false;
+	for (int i = 0; i < build->nchanges; i++)
+		if (!fits_in_place(old, &build->changes[i]))
+			return false;
+	return true;
+}
+
+static void
+change_in_place(PgrBlock *block, const PgrChange *change)
+{
+	PgrSlot *slot = (PgrSlot *) pgr_block_find(block, change->key,
+											   change->key_len);
+	PgrItem *item = (PgrItem *) pgr_block_item(block, slot);
+
+	slot->fixed = change->fixed;
+	slot->flags = change->flags | (slot->flags & PGR_SLOT_VALUE);
+	item->updated_at = change->updated_at;
+	if (change->value_len > 0)
+		memcpy(item->data, change->value, change->value_len);
+}
+
+static void
+copy_block(PgrBlock *memory, const PgrBlockBuild *build)
+{
+	const PgrBlock *old = build->old;
+
+	memcpy(memory, old, old->size);
+	memset(&memory->object, 0, sizeof(memory->object));
+	memory->object.kind = PGR_OBJECT_BLOCK;
+	memory->definition = *build->definition;
+	memory->built_at = memory->changed_now = build->now;
+	memory->self = 0;
+	memory->database_bytes = memory->database_reserved = 0;
+	for (int i = 0; i < build->nchanges; i++)
+		change_in_place(memory, &build->changes[i]);
+}
+
 void
 pgr_block_build(PgrBlock *memory, const PgrBlockBuild *request)
 {
@@ -324,6 +391,11 @@ pgr_block_build(PgrBlock *memory, const PgrBlockBuild *request)
 
 	build_bounds(build, &entries, &bytes, &extra_len);
 	layout_for(&layout, entries + build->room, bytes, extra_len);
+	if (can_copy(build, layout.size))
+	{
+		copy_block(memory, build);
+		return;
+	}
 	start_block(memory, build, &layout);
 	memory->extra_len = extra_len;
 

@@ -90,7 +90,8 @@ typedef enum PgrBlockKind
 typedef enum PgrResidency
 {
 	PGR_RESIDENT,
-	PGR_FROM_TABLE
+	PGR_FROM_TABLE,
+	PGR_LOST /* of a memory registry: it was lost with the server */
 } PgrResidency;
 
 /* What a registry is; copied from version to version. */

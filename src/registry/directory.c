@@ -70,7 +70,7 @@ pgr_directory_find(const PgrSharedRoot *root, uint64 generation, Oid database,
 		*slot = PGR_SLOT_RATES;
 		return pgr_root_block(pgr_image, root, PGR_SLOT_RATES);
 	}
-	directory = pgr_directory_slot(root, generation, database, ext);
+	*slot = directory = pgr_directory_slot(root, generation, database, ext);
 	if (directory == PGR_NO_SLOT)
 		return NULL;
 	if (!pgr_block_lookup(pgr_root_block(pgr_image, root, directory),
@@ -81,11 +81,8 @@ pgr_directory_find(const PgrSharedRoot *root, uint64 generation, Oid database,
 }
 
 bool
-pgr_directory_is_complete(const PgrSharedRoot *root, uint64 generation,
-						  Oid database, Oid ext)
+pgr_directory_is_complete(const PgrSharedRoot *root, uint32 slot)
 {
-	uint32 slot = pgr_directory_slot(root, generation, database, ext);
-
 	return slot != PGR_NO_SLOT &&
 		pgr_root_block(pgr_image, root, slot)->definition.residency ==
 		PGR_RESIDENT;

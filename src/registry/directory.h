@@ -40,13 +40,11 @@ extern uint32 pgr_directory_slot(const PgrSharedRoot *root, uint64 generation,
  * Does the directory name every registry of that database?  Not before the
  * image has been loaded: the table of definitions has the others.
  */
-extern bool pgr_directory_is_complete(const PgrSharedRoot *root,
-									  uint64 generation, Oid database,
-									  Oid extension);
+extern bool pgr_directory_is_complete(const PgrSharedRoot *root, uint32 slot);
 
 /*
  * A registry of (database, extension), or the cluster's rates, whose name is
- * reserved everywhere; NULL if unknown.
+ * reserved everywhere; NULL if unknown, and *slot is then the directory's.
  */
 extern const PgrBlock *pgr_directory_find(const PgrSharedRoot *root,
 										  uint64 generation, Oid database,

@@ -434,7 +434,10 @@ emit_create(Compiler *compiler, const Target *target)
 	registry->definition.incarnation = 0; /* the publish has the real one */
 	if (target->untracked)
 		registry->definition.residency = PGR_FROM_TABLE;
-	if (registry->definition.residency == PGR_RESIDENT)
+	if (registry->definition.residency == PGR_LOST &&
+		target->fold.nchanges > 0)
+		registry->definition.residency = PGR_RESIDENT;
+	if (registry->definition.residency != PGR_FROM_TABLE)
 		emit_fold(registry, &target->fold);
 	add_fixup(compiler, &compiler->directory, target->definition->name,
 			  target->definition->name_len, index);

@@ -697,9 +697,14 @@ residency_after(const PgrPlanRegistry *registry, const PgrBlock *old)
 		case PGR_MAKE_HOLLOW:
 			return PGR_FROM_TABLE;
 		default:
-			return old ? old->definition.residency :
-						 registry->definition.residency;
+			break;
 	}
+	if (old == NULL)
+		return registry->definition.residency;
+	/* who puts something into a registry that was lost knows about it */
+	if (old->definition.residency == PGR_LOST && registry->nchanges > 0)
+		return PGR_RESIDENT;
+	return old->definition.residency;
 }
 
 /* A hollow block of a registry has no entries; a directory always has. */

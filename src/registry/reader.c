@@ -66,13 +66,12 @@ typedef struct Target
  * its definition.
  */
 static void
-resolve_in_table(PgrText name, const PgrPin *pin, Target *target)
+resolve_in_table(PgrText name, const PgrSharedRoot *root, uint32 directory,
+				 Target *target)
 {
 	PgrDefinition *definition;
 
-	if (pgr_table == NULL ||
-		pgr_directory_is_complete(pin->root, pin->generation, MyDatabaseId,
-								  pgr_directory_extension()))
+	if (pgr_table == NULL || pgr_directory_is_complete(root, directory))
 		return;
 	definition = palloc(sizeof(PgrDefinition));
 	if (!pgr_table->definition(name, PGR_VIEW_STATEMENT, definition))
@@ -102,6 +101,8 @@ resolve(PgrText name, Target *target)
 												 &target->block,
 												 &target->state);
 		target->from_table = target->state.from_table;
+		slot = pgr_directory_slot(pin->root, pin->generation, MyDatabaseId,
+								  registry.extension);
 	}
 	else
 	{
@@ -117,7 +118,7 @@ resolve(PgrText name, Target *target)
 		}
 	}
 	if (target->definition == NULL)
-		resolve_in_table(name, pin, target);
+		resolve_in_table(name, pin->root, slot, target);
 }
 
 static void

@@ -97,7 +97,8 @@ pgr_table_block(const PgrDefinition *definition, PgrTableView view)
 	build.now = last_change(definition, build.changes, build.nchanges);
 	MemoryContextSwitchTo(caller);
 	block = pgr_block_build_private(&build);
-	block->definition.residency = PGR_RESIDENT;
+	if (definition->durable)
+		block->definition.residency = PGR_RESIDENT;
 	MemoryContextDelete(rows);
 	return block;
 }

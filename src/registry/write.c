@@ -120,15 +120,18 @@ static bool
 definition_in_table(const PgrRegistryName *registry, PgrDefinition *definition)
 {
 	PgrText name = {registry->name, registry->len};
+	const PgrSharedRoot *root;
 	bool complete;
 
 	if (pgr_table == NULL || registry->database != MyDatabaseId)
 		return false;
 	LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_SHARED);
-	complete = pgr_directory_is_complete(pgr_image_ptr(pgr_image,
-													   pgr_image->root),
-										 PGR_NEWEST, registry->database,
-										 registry->extension);
+	root = pgr_image_ptr(pgr_image, pgr_image->root);
+	complete =
+		pgr_directory_is_complete(root,
+								  pgr_directory_slot(root, PGR_NEWEST,
+													 registry->database,
+													 registry->extension));
 	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
 	return !complete &&
 		pgr_table->definition(name, PGR_VIEW_NEWEST, definition);

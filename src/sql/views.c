@@ -185,6 +185,14 @@ describe_age_of_rates(const PgrBlock *block, Datum *values, bool *nulls)
 					 (uint8) pgr_settings.rates_on_stale, values, nulls);
 }
 
+static const char *
+state_name(const PgrBlock *block, bool from_table)
+{
+	if (block->definition.residency == PGR_LOST)
+		return "lost at restart";
+	return from_table ? "from table" : "resident";
+}
+
 static void
 put_registry(ReturnSetInfo *result, const PgrBlock *block,
 			 const PgrDefinition *definition, bool from_table)
@@ -203,7 +211,7 @@ put_registry(ReturnSetInfo *result, const PgrBlock *block,
 	values[3] = BoolGetDatum(definition->durable);
 	nulls[4] = !OidIsValid(definition->owner);
 	values[4] = ObjectIdGetDatum(definition->owner);
-	values[5] = CStringGetTextDatum(from_table ? "from table" : "resident");
+	values[5] = CStringGetTextDatum(state_name(block, from_table));
 	values[6] = Int64GetDatum(
 		pgr_block_count(block, pin->generation, pin->at));
 	values[7] = Int64GetDatum(
@@ -308,11 +316,10 @@ pgr_sql_list_registries(PG_FUNCTION_ARGS)
 	pin = pgr_pin();
 	rates = pgr_rates_block();
 	put_registry(result, rates, &rates->definition, false);
-	if (!pgr_directory_is_complete(pin->root, pin->generation, MyDatabaseId,
-								   pgr_directory_extension()))
-		pgr_table->each_definition(PGR_VIEW_STATEMENT, put_unloaded, result);
 	slot = pgr_directory_slot(pin->root, pin->generation, MyDatabaseId,
 							  pgr_directory_extension());
+	if (!pgr_directory_is_complete(pin->root, slot))
+		pgr_table->each_definition(PGR_VIEW_STATEMENT, put_unloaded, result);
 	if (slot != PGR_NO_SLOT)
 		put_committed(result, pgr_root_block(pgr_image, pin->root, slot), pin);
 	if (pgr_pending_any())

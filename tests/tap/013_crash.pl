@@ -41,7 +41,8 @@ sub rates_come
 # kill -9, stop -m immediate
 # ---------------------------------------------------------------------------
 
-my $fill = "SELECT registry.create_registry('r', 'text'); SELECT registry.put('r', 'k', 'v')";
+my $lost = "SELECT entries, state FROM registry.registries WHERE name = 'r'";
+my $fill = "SELECT registry.create_registry('r', 'text', durable => false, if_not_exists => true); SELECT registry.put('r', 'k', 'v')";
 
 rates_come('at the start');
 for my $what ('in the middle of a read', 'in the middle of a commit', 'while it holds changes')
@@ -75,7 +76,7 @@ for my $what ('in the middle of a read', 'in the middle of a commit', 'while it 
 	$victim->close;
 	$node->poll_query_until('postgres', 'SELECT true') or die 'does not come back';
 	rates_come("after kill -9 $what");
-	is($node->safe_psql('postgres', "SELECT registry.registry_exists('r')"), 'f', 'memory registries are gone');
+	is($node->safe_psql('postgres', $lost), '0|lost at restart', 'memory registries are empty and say so');
 	is($node->safe_psql('postgres', 'SELECT count(*) FROM registry.readers WHERE pid <> pg_backend_pid()'), 0, 'and all pins');
 	is($node->safe_psql('postgres', "SELECT sum(bytes) FROM registry.memory WHERE part IN ('uncommitted changes', 'reserved by commits', 'old versions') AND bytes > 100000"), '', 'nothing is left over');
 }
@@ -84,7 +85,7 @@ $node->safe_psql('postgres', $fill);
 $node->stop('immediate');
 $node->start;
 rates_come('after stop -m immediate');
-is($node->safe_psql('postgres', "SELECT registry.registry_exists('r')"), 'f', 'memory registries are gone');
+is($node->safe_psql('postgres', $lost), '0|lost at restart', 'memory registries are empty and say so');
 $web->serve({ status => 503 });
 $node->stop('immediate');
 $node->start;
@@ -124,6 +125,7 @@ sub reclaimed
 }
 
 is(total(), 1024 * 1024, 'the parts of registry.memory are all of pg_registry.shared_memory');
+$admin->query("SELECT registry.drop_registry('r')");
 $admin->query("SELECT registry.create_registry('tick', 'text')");
 $admin->query("SELECT registry.create_registry('r', 'text')");
 $admin->query("SELECT registry.put_many('r', (SELECT jsonb_object_agg('k' || g, repeat('x', 100)) FROM generate_series(1, 300) g))");
