@@ -27,6 +27,7 @@
 #include "registry/write.h"
 #include "settings.h"
 #include "shm/area.h"
+#include "shm/load_state.h"
 #include "shm/refresh_state.h"
 
 PG_MODULE_MAGIC;
@@ -71,6 +72,9 @@ pgr_core_api(void)
 	api.header = pgr_area_header;
 	api.refresh = pgr_refresh_state;
 	api.lock = pgr_area_lock;
+	api.load_state_read = pgr_load_state_read;
+	api.load_attempt = pgr_load_attempt;
+	api.load_no_slot = pgr_load_no_slot;
 	api.keeps_currency = pgr_settings_keeps_currency;
 	api.rates_publish = pgr_rates_publish;
 	api.rates_confirm = pgr_rates_confirm;
@@ -111,6 +115,8 @@ _PG_init(void)
 					  (void **) &pgr_image);
 	pgr_area_add_part(pgr_refresh_state_size, pgr_refresh_state_init,
 					  (void **) &pgr_refresh_state);
+	pgr_area_add_part(pgr_load_state_size, pgr_load_state_init,
+					  (void **) &pgr_load_state);
 	pgr_area_add_part(pgr_log_ring_size, pgr_log_ring_init,
 					  (void **) &pgr_log_ring);
 	pgr_area_install();

@@ -343,6 +343,16 @@ pgr_settings_define(void)
 		"Delay inside the commit callback; only in test builds.", NULL,
 		&pgr_settings.test_commit_delay_ms, 0, 0, 60000, PGC_USERSET,
 		GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"pg_registry.test_load_lock",
+		"Advisory lock (0, n) that a loader waits for; only in test builds.",
+		NULL, &pgr_settings.test_load_lock, 0, 0, INT_MAX, PGC_USERSET, 0,
+		NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"pg_registry.test_load_result",
+		"What a loader finds besides: -1 an error, n registries that do not fit; only in test builds.",
+		NULL, &pgr_settings.test_load_result, 0, -1, 1000, PGC_USERSET, 0,
+		NULL, NULL, NULL);
 #endif
 	MarkGUCPrefixReserved("pg_registry");
 }

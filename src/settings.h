@@ -57,6 +57,8 @@ typedef struct PgrSettings
 
 #ifdef PGR_TESTING
 	int test_commit_delay_ms; /* in the commit callback, W-2's test */
+	int test_load_lock;       /* number of an advisory lock of loaders */
+	int test_load_result;     /* of a loader: -1 = an error */
 #endif
 } PgrSettings;
 

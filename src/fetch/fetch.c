@@ -10,16 +10,14 @@
  */
 #include "postgres.h"
 
-#include <time.h>
-
 #include "access/xlog.h"
 #include "common/pg_prng.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/mask.h"
 #include "fetch/answer.h"
-#include "fetch/core.h"
 #include "fetch/fetch.h"
 #include "fetch/report.h"
 #include "fetch/run.h"
@@ -79,32 +77,19 @@ struct PgrFetch
 	int64 shown_due_ms;
 };
 
-/* Not the time of day: that may be set. */
-static int64
-monotonic_ms(void)
-{
-	struct timespec now;
-
-	(void) clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * INT64CONST(1000) + now.tv_nsec / 1000000;
-}
-
 PgrFetch *
-pgr_fetch_create(void)
+pgr_fetch_create(const PgrCoreApi *core)
 {
-	const PgrCoreApi *core = pgr_core_attach();
-	PgrFetch *fetch;
+	PgrFetch *fetch = MemoryContextAllocZero(TopMemoryContext,
+											 sizeof(PgrFetch));
 
-	if (core == NULL)
-		return NULL;
-	fetch = MemoryContextAllocZero(TopMemoryContext, sizeof(PgrFetch));
 	fetch->core = core;
 	fetch->context = AllocSetContextCreate(TopMemoryContext,
 										   "pg_registry fetch",
 										   ALLOCSET_DEFAULT_SIZES);
 	fetch->wishes.url = MemoryContextStrdup(TopMemoryContext, "");
 	fetch->wishes.currencies = MemoryContextStrdup(TopMemoryContext, "");
-	pgr_report_init(&fetch->report, monotonic_ms(), false);
+	pgr_report_init(&fetch->report, pgr_monotonic_ms(), false);
 	return fetch;
 }
 
@@ -171,7 +156,7 @@ notice_wishes(PgrFetch *fetch)
 	fetch->changed = fetch->started && (fetch->changed || new_url);
 	fetch->due_ms = 0;
 	fetch->ended.failures = 0;
-	pgr_report_init(&fetch->report, monotonic_ms(), true);
+	pgr_report_init(&fetch->report, pgr_monotonic_ms(), true);
 	pgr_run_new_source(fetch->core, fetch->source);
 }
 
@@ -235,7 +220,8 @@ find_obstacle(PgrFetch *fetch, bool paused, PgrSchedulerState *state)
 static TimestampTz
 time_of_day(int64 ms)
 {
-	return ms == 0 ? 0 : GetCurrentTimestamp() + (ms - monotonic_ms()) * 1000;
+	return ms == 0 ? 0 :
+					 GetCurrentTimestamp() + (ms - pgr_monotonic_ms()) * 1000;
 }
 
 static PgrSchedulerState
@@ -265,7 +251,7 @@ end_run(PgrFetch *fetch, const PgrRunOutcome *outcome, long bound_s)
 	drop_transfer(fetch);
 	fetch->in_run = false;
 
-	fetch->ended.at_ms = monotonic_ms();
+	fetch->ended.at_ms = pgr_monotonic_ms();
 	fetch->ended.bound_s = bound_s;
 	if (outcome->kind == PGR_RUN_FAILED)
 		fetch->ended.failures++;
@@ -419,7 +405,8 @@ step(PgrFetch *fetch)
 		take_response(fetch, response);
 	if (!fetch->in_run && orders.wanted)
 		fetch->ended.failures = 0; /* somebody has reason to hope */
-	if (!fetch->in_run && (orders.wanted || monotonic_ms() >= fetch->due_ms))
+	if (!fetch->in_run &&
+		(orders.wanted || pgr_monotonic_ms() >= fetch->due_ms))
 		begin_run(fetch);
 	if (!fetch->in_run)
 		show_state(fetch, idle_state(fetch), fetch->due_ms);
@@ -436,7 +423,8 @@ pgr_fetch_step(PgrFetch *fetch)
 		pgr_http_drive(fetch->http);
 	step(fetch);
 	if (fetch->shown_due_ms != 0)
-		wait_ms = (long) Min(fetch->shown_due_ms - monotonic_ms(), wait_ms);
+		wait_ms = (long) Min(fetch->shown_due_ms - pgr_monotonic_ms(),
+							 wait_ms);
 
 	fetch->started = true;
 	MemoryContextSwitchTo(caller);
@@ -455,5 +443,5 @@ pgr_fetch_recover(PgrFetch *fetch, const char *error)
 	if (fetch->in_run)
 		fail_run(fetch, text);
 	else
-		fetch->due_ms = monotonic_ms() + MAX_WAIT_MS;
+		fetch->due_ms = pgr_monotonic_ms() + MAX_WAIT_MS;
 }

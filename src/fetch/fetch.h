@@ -5,10 +5,11 @@
 #ifndef PGR_FETCH_FETCH_H
 #define PGR_FETCH_FETCH_H
 
+#include "fetch/core.h"
+
 typedef struct PgrFetch PgrFetch;
 
-/* NULL = stay idle; the log says why. */
-extern PgrFetch *pgr_fetch_create(void);
+extern PgrFetch *pgr_fetch_create(const PgrCoreApi *core);
 
 /* Wait for it to be readable, next to the latch; -1 = there is none now. */
 extern int pgr_fetch_fd(const PgrFetch *fetch);

@@ -13,9 +13,10 @@
 #include "registry/rates.h"
 #include "settings.h"
 #include "shm/area.h"
+#include "shm/load_state.h"
 #include "shm/refresh_state.h"
 
-#define PGR_CORE_API_VERSION 1
+#define PGR_CORE_API_VERSION 2
 
 typedef struct PgrCoreApi
 {
@@ -29,6 +30,11 @@ typedef struct PgrCoreApi
 	PgrSharedRefresh *refresh;
 
 	LWLock *(*lock)(PgrLockId id);
+
+	void (*load_state_read)(PgrLoadReport *report);
+	void (*load_attempt)(void);
+	void (*load_no_slot)(void);
+
 	bool (*keeps_currency)(const char *currencies, const char *code);
 
 	PgrRatesOutcome (*rates_publish)(const PgrRateSet *set,

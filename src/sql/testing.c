@@ -7,13 +7,18 @@
 #include "postgres.h"
 
 #include "fmgr.h"
+#include "utils/builtins.h"
 
 #include "registry/block.h"
+#include "shm/area.h"
+#include "shm/load_state.h"
 
 #ifdef PGR_TESTING
 
 PG_FUNCTION_INFO_V1(pgr_sql_test_groups_searched);
 PG_FUNCTION_INFO_V1(pgr_sql_test_entries_copied);
+PG_FUNCTION_INFO_V1(pgr_sql_test_load_want);
+PG_FUNCTION_INFO_V1(pgr_sql_test_load_state);
 
 Datum
 pgr_sql_test_groups_searched(PG_FUNCTION_ARGS)
@@ -25,6 +30,32 @@ Datum
 pgr_sql_test_entries_copied(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_INT64((int64) pgr_block_entries_copied);
+}
+
+Datum
+pgr_sql_test_load_want(PG_FUNCTION_ARGS)
+{
+	pgr_load_want();
+	PG_RETURN_VOID();
+}
+
+/* As text of a json object. */
+Datum
+pgr_sql_test_load_state(PG_FUNCTION_ARGS)
+{
+	PgrLoadReport report;
+
+	pgr_area_require();
+	pgr_load_state_read(&report);
+	PG_RETURN_TEXT_P(cstring_to_text(psprintf(
+		"{\"wanted\": " UINT64_FORMAT ", \"done\": " UINT64_FORMAT
+		", \"attempts\": %d, \"lister_pid\": %d, \"rounds\": " UINT64_FORMAT
+		", \"complete_rounds\": " UINT64_FORMAT
+		", \"databases\": %d, \"failed\": %d, \"not_fitting\": %d"
+		", \"failures\": " UINT64_FORMAT ", \"last_error\": \"%s\"}",
+		report.wanted, report.done, report.attempts, report.lister_pid,
+		report.rounds, report.complete_rounds, report.databases, report.failed,
+		report.not_fitting, report.failures, report.last_error)));
 }
 
 #endif

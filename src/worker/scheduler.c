@@ -28,7 +28,9 @@
 #include "utils/wait_event.h"
 
 #include "base/compat.h"
+#include "fetch/core.h"
 #include "fetch/fetch.h"
+#include "worker/loads.h"
 
 PG_MODULE_MAGIC;
 
@@ -108,15 +110,17 @@ recover(PgrFetch *fetch)
  * for the network, which may be the reason of the next one.
  */
 static void
-run_cycle(PgrFetch *fetch)
+run_cycle(PgrFetch *fetch, PgrLoads *loads)
 {
 	volatile long timeout_ms = PAUSE_AFTER_ERROR_MS;
 	volatile int fd = -1;
+	long loads_ms;
 
 	PG_TRY();
 	{
 		handle_signals();
-		timeout_ms = pgr_fetch_step(fetch);
+		loads_ms = pgr_loads_step(loads);
+		timeout_ms = Min(pgr_fetch_step(fetch), loads_ms);
 		fd = pgr_fetch_fd(fetch);
 	}
 	PG_CATCH();
@@ -130,19 +134,23 @@ run_cycle(PgrFetch *fetch)
 void
 pgr_scheduler_main(Datum arg)
 {
+	const PgrCoreApi *core;
 	PgrFetch *fetch;
+	PgrLoads *loads;
 
 	take_signals();
 
 	/* What comes from the network is UTF-8; without a database nobody said so. */
 	SetDatabaseEncoding(PG_UTF8);
 
-	fetch = pgr_fetch_create();
-	while (fetch == NULL)
+	core = pgr_core_attach();
+	while (core == NULL)
 	{
 		handle_signals();
 		wait_for_work(-1, FOREVER);
 	}
+	fetch = pgr_fetch_create(core);
+	loads = pgr_loads_create(core);
 	for (;;)
-		run_cycle(fetch);
+		run_cycle(fetch, loads);
 }

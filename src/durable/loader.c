@@ -1,0 +1,257 @@
+/*
+ * durable/loader.c
+ *	  The loader: a worker that loads the registries of one database, and ends.
+ *
+ * An ordinary session as far as others are concerned: DROP DATABASE and CREATE
+ * DATABASE ... TEMPLATE wait for it for a moment or terminate it.  It waits
+ * for no lock for longer than they wait for it (N-2).
+ *
+ * It is never restarted.  However it ends, an exit callback says so in shared
+ * memory; the scheduler sees to it that what is missing is tried again.  That
+ * its database is gone or lets nobody in is no failure, and not worth a line
+ * in the log.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "commands/dbcommands.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/lwlock.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+
+#include "durable/load.h"
+#include "durable/loader.h"
+#include "settings.h"
+#include "shm/load_state.h"
+
+#ifdef PGR_TESTING
+#include "storage/lock.h"
+#endif
+
+#define LOCK_TIMEOUT "2s"
+
+PGDLLEXPORT void pgr_loader_main(Datum arg);
+
+/* What is to be said of this process when it ends. */
+static PgrLoadOutcome outcome = PGR_LOAD_LOST;
+static int not_fitting = 0;
+static uint64 round_number = 0;
+
+static emit_log_hook_type prev_emit_log = NULL;
+
+BackgroundWorkerHandle *
+pgr_loader_start(Oid database, uint64 round)
+{
+	BackgroundWorkerHandle *handle = NULL;
+	BackgroundWorker worker;
+
+	memset(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS |
+		BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_ConsistentState;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	worker.bgw_main_arg = ObjectIdGetDatum(database);
+	worker.bgw_notify_pid = MyProcPid;
+	memcpy(worker.bgw_extra, &round, sizeof(round));
+	strlcpy(worker.bgw_library_name, "pg_registry", BGW_MAXLEN);
+	strlcpy(worker.bgw_function_name, "pgr_loader_main", BGW_MAXLEN);
+	strlcpy(worker.bgw_type, "pg_registry refresh worker", BGW_MAXLEN);
+	snprintf(worker.bgw_name, BGW_MAXLEN,
+			 "pg_registry refresh worker for database %u", database);
+	return RegisterDynamicBackgroundWorker(&worker, &handle) ? handle : NULL;
+}
+
+/* ------------------------------------------------------------------------
+ * Ending
+ * ------------------------------------------------------------------------
+ */
+
+/* before_shmem_exit callback. */
+static void
+report_cb(int code, Datum arg)
+{
+	pgr_load_loader_ended(round_number, outcome, not_fitting);
+}
+
+/*
+ * on_proc_exit callback: the postmaster logs every status but 0.  proc_exit()
+ * may be called again; it goes on where it was.
+ */
+static void
+exit_quietly_cb(int code, Datum arg)
+{
+	if (outcome == PGR_LOAD_GONE && code != 0)
+		proc_exit(0);
+}
+
+/*
+ * PostgreSQL refuses a connection, or ends it, because of the state of the
+ * database.
+ */
+static bool
+is_about_database(const ErrorData *error)
+{
+	return error->elevel == FATAL &&
+		(error->sqlerrcode == ERRCODE_UNDEFINED_DATABASE ||
+		 error->sqlerrcode == ERRCODE_DATABASE_DROPPED ||
+		 error->sqlerrcode == ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE);
+}
+
+/* There is no other place to stop a FATAL error's line. */
+static void
+quiet_emit_log(ErrorData *error)
+{
+	if (is_about_database(error))
+	{
+		outcome = PGR_LOAD_GONE;
+		error->output_to_server = false;
+	}
+	else if (prev_emit_log)
+		prev_emit_log(error);
+}
+
+static void
+prepare_exit(void)
+{
+	on_proc_exit(exit_quietly_cb, (Datum) 0);
+	before_shmem_exit(report_cb, (Datum) 0);
+	prev_emit_log = emit_log_hook;
+	emit_log_hook = quiet_emit_log;
+}
+
+/* ------------------------------------------------------------------------
+ * Working
+ * ------------------------------------------------------------------------
+ */
+
+static void
+set_option(const char *name, const char *value)
+{
+	SetConfigOption(name, value, PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+/* Whatever the database's settings say. */
+static void
+prepare_session(void)
+{
+	set_option("application_name", "pg_registry");
+	set_option("synchronous_commit", "local");
+	set_option("default_transaction_isolation", "read committed");
+	set_option("default_transaction_read_only", "off");
+	set_option("default_transaction_deferrable", "off");
+	set_option("search_path", "pg_catalog, pg_temp");
+	set_option("session_replication_role", "origin");
+	set_option("statement_timeout", "0");
+	set_option("idle_in_transaction_session_timeout", "0");
+	set_option("lock_timeout", LOCK_TIMEOUT);
+}
+
+/* Its name for messages, while catalogs can be read. */
+static char *
+database_name(void)
+{
+	char *name;
+
+	StartTransactionCommand();
+	name = get_database_name(MyDatabaseId);
+	name = MemoryContextStrdup(TopMemoryContext, name ? name : "?");
+	CommitTransactionCommand();
+	return name;
+}
+
+#ifdef PGR_TESTING
+/*
+ * What ALTER DATABASE ... SET asks for, so that tests can look at a loader at
+ * work, and see it fail.
+ */
+static void
+obey_test(void)
+{
+	LOCKTAG tag;
+
+	if (pgr_settings.test_load_lock != 0)
+	{
+		set_option("lock_timeout", "0");
+		StartTransactionCommand();
+		/* pg_advisory_lock(0, n) */
+		SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, pgr_settings.test_load_lock,
+							 2);
+		(void) LockAcquire(&tag, ShareLock, false, false);
+		CommitTransactionCommand();
+		set_option("lock_timeout", LOCK_TIMEOUT);
+	}
+	if (pgr_settings.test_load_result < 0)
+		elog(ERROR, "failure for a test");
+	not_fitting = pgr_settings.test_load_result;
+}
+#endif
+
+/*
+ * Called in a PG_CATCH block.  That a lock was not to be had in time is
+ * somebody else's long transaction: not an error, but to be tried again.
+ */
+static void
+note_error(const char *database)
+{
+	ErrorData *error;
+	bool log;
+
+	MemoryContextSwitchTo(TopMemoryContext);
+	error = CopyErrorData();
+	FlushErrorState();
+	AbortOutOfAnyTransaction();
+	LWLockReleaseAll();
+
+	outcome = PGR_LOAD_FAILED;
+	log = pgr_load_note_error(MyDatabaseId, error->message);
+	if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+		log = false;
+	ereport(log ? WARNING : DEBUG2,
+			(errcode(error->sqlerrcode),
+			 errmsg("could not load the registries of database \"%s\": %s",
+					database, error->message),
+			 errdetail("They are read from their tables, and loading is tried again.")));
+	FreeErrorData(error);
+}
+
+/* The one place where errors end. */
+static void
+load(const char *database)
+{
+	PG_TRY();
+	{
+#ifdef PGR_TESTING
+		obey_test();
+#endif
+		not_fitting += pgr_load_database();
+		outcome = PGR_LOAD_OK;
+	}
+	PG_CATCH();
+	{
+		note_error(database);
+	}
+	PG_END_TRY();
+}
+
+void
+pgr_loader_main(Datum arg)
+{
+	/* the library was replaced, and this is another copy of it */
+	if (pgr_load_state == NULL)
+		proc_exit(0);
+
+	memcpy(&round_number, MyBgworkerEntry->bgw_extra, sizeof(round_number));
+	prepare_exit();
+	/* the default handler would end us wherever we are */
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg),
+											  InvalidOid, 0);
+	prepare_session();
+	load(database_name());
+	proc_exit(0);
+}

@@ -1,0 +1,250 @@
+/*
+ * shm/load_state.c
+ *	  Shared state of loads; shm/load_state.h has the protocol.
+ *
+ * Called by backends, the scheduler, the lister and loaders.  No section under
+ * the lock may throw.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/lwlock.h"
+#include "utils/timestamp.h"
+
+#include "shm/area.h"
+#include "shm/load_state.h"
+#include "shm/refresh_state.h"
+
+#define REMIND_AFTER_MS (60 * 60 * 1000)
+
+PgrSharedLoads *pgr_load_state = NULL;
+
+Size
+pgr_load_state_size(void)
+{
+	return sizeof(PgrSharedLoads);
+}
+
+void
+pgr_load_state_init(void *part, Size size)
+{
+	PgrSharedLoads *state = part;
+
+	memset(state, 0, size);
+	pg_atomic_init_u64(&state->wanted, 1);
+	pg_atomic_init_u64(&state->taken, 0);
+	pg_atomic_init_u64(&state->done, 0);
+}
+
+static PgrLoadReport *
+state_lock(LWLockMode mode)
+{
+	LWLockAcquire(pgr_area_lock(PGR_LOCK_LOADS), mode);
+	return &pgr_load_state->report;
+}
+
+static void
+state_unlock(void)
+{
+	LWLockRelease(pgr_area_lock(PGR_LOCK_LOADS));
+}
+
+void
+pgr_load_state_read(PgrLoadReport *report)
+{
+	*report = *state_lock(LW_SHARED);
+	report->done = pg_atomic_read_u64(&pgr_load_state->done);
+	report->wanted = pg_atomic_read_u64(&pgr_load_state->wanted);
+	state_unlock();
+}
+
+void
+pgr_load_want(void)
+{
+	PgrSharedLoads *state = pgr_load_state;
+
+	if (state == NULL)
+		return;
+	/* pairs with the barrier in take_requests() */
+	pg_memory_barrier();
+	if (pg_atomic_read_u64(&state->wanted) !=
+		pg_atomic_read_u64(&state->taken))
+		return;
+	pg_atomic_fetch_add_u64(&state->wanted, 1);
+	pgr_refresh_wake_scheduler();
+}
+
+/* ------------------------------------------------------------------------
+ * The scheduler
+ * ------------------------------------------------------------------------
+ */
+
+void
+pgr_load_attempt(void)
+{
+	state_lock(LW_EXCLUSIVE)->attempts++;
+	state_unlock();
+}
+
+void
+pgr_load_no_slot(void)
+{
+	PgrLoadReport *report = state_lock(LW_EXCLUSIVE);
+	bool first = !report->no_slot_logged;
+
+	report->no_slot_logged = true;
+	state_unlock();
+
+	if (first)
+		ereport(LOG,
+				(errmsg("pg_registry cannot load registries: there is no free slot for a background worker"),
+				 errdetail("Registries that are not in memory are read from their tables."),
+				 errhint("If this lasts, raise max_worker_processes; pg_registry needs four.")));
+}
+
+/* ------------------------------------------------------------------------
+ * The lister
+ * ------------------------------------------------------------------------
+ */
+
+static void
+take_requests(void)
+{
+	PgrSharedLoads *state = pgr_load_state;
+
+	pg_atomic_write_u64(&state->taken, pg_atomic_read_u64(&state->wanted));
+	/* pairs with the barrier in pgr_load_want() */
+	pg_memory_barrier();
+}
+
+/* before_shmem_exit callback of the lister. */
+static void
+lister_ended_cb(int code, Datum arg)
+{
+	PgrLoadReport *report = state_lock(LW_EXCLUSIVE);
+
+	if (report->lister_pid == MyProcPid)
+		report->lister_pid = 0;
+	state_unlock();
+
+	/* a request may have come too late for this round */
+	pgr_refresh_wake_scheduler();
+}
+
+bool
+pgr_load_round_begin(uint64 *round)
+{
+	PgrLoadReport *report;
+	bool alone;
+
+	before_shmem_exit(lister_ended_cb, (Datum) 0);
+
+	report = state_lock(LW_EXCLUSIVE);
+	alone = report->lister_pid == 0;
+	if (alone)
+	{
+		report->lister_pid = MyProcPid;
+		report->rounds++;
+		report->last_round_at = GetCurrentTimestamp();
+		report->databases = 0;
+		report->reported = 0;
+		report->failed = 0;
+		report->not_fitting = 0;
+	}
+	*round = report->rounds;
+	state_unlock();
+
+	if (alone)
+		take_requests();
+	return alone;
+}
+
+static void
+forget_complaints(PgrSharedLoads *state)
+{
+	memset(state->complaints, 0, sizeof(state->complaints));
+	state->report.no_slot_logged = false;
+}
+
+void
+pgr_load_round_end(int databases, bool all)
+{
+	PgrSharedLoads *state = pgr_load_state;
+	PgrLoadReport *report = state_lock(LW_EXCLUSIVE);
+
+	report->databases = databases;
+	if (all && report->reported == databases && report->failed == 0)
+		forget_complaints(state);
+	else
+		all = false;
+	if (all && report->not_fitting == 0)
+	{
+		report->attempts = 0;
+		report->complete_rounds++;
+		report->last_complete_at = GetCurrentTimestamp();
+		pg_atomic_write_u64(&state->done, pg_atomic_read_u64(&state->taken));
+	}
+	state_unlock();
+}
+
+/* ------------------------------------------------------------------------
+ * Loaders
+ * ------------------------------------------------------------------------
+ */
+
+void
+pgr_load_loader_ended(uint64 round, PgrLoadOutcome outcome, int not_fitting)
+{
+	bool failed = outcome == PGR_LOAD_LOST || outcome == PGR_LOAD_FAILED;
+	PgrLoadReport *report = state_lock(LW_EXCLUSIVE);
+
+	if (failed)
+		report->failures++;
+	if (outcome == PGR_LOAD_OK)
+		report->databases_loaded++;
+	/* one whose lister was terminated may outlive its round */
+	if (report->rounds == round)
+	{
+		report->reported++;
+		report->failed += failed ? 1 : 0;
+		report->not_fitting += not_fitting;
+	}
+	state_unlock();
+}
+
+/* The place where the complaint about a database stands, or will. */
+static PgrLoadComplaint *
+find_complaint(PgrSharedLoads *state, Oid database)
+{
+	for (int i = 0; i < PGR_LOAD_COMPLAINTS; i++)
+		if (state->complaints[i].at != 0 &&
+			state->complaints[i].database == database)
+			return &state->complaints[i];
+	state->next_complaint = (state->next_complaint + 1) % PGR_LOAD_COMPLAINTS;
+	memset(&state->complaints[state->next_complaint], 0,
+		   sizeof(PgrLoadComplaint));
+	return &state->complaints[state->next_complaint];
+}
+
+bool
+pgr_load_note_error(Oid database, const char *error)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	PgrSharedLoads *state = pgr_load_state;
+	PgrLoadReport *report = state_lock(LW_EXCLUSIVE);
+	PgrLoadComplaint *complaint = find_complaint(state, database);
+	bool log = complaint->at == 0 ||
+		TimestampDifferenceExceeds(complaint->at, now, REMIND_AFTER_MS);
+
+	if (log)
+	{
+		complaint->database = database;
+		complaint->at = now;
+	}
+	strlcpy(report->last_error, error, sizeof(report->last_error));
+	report->last_error_database = database;
+	report->last_error_at = now;
+	state_unlock();
+	return log;
+}
