@@ -5,6 +5,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
 #include "utils/memutils.h"
@@ -225,7 +226,8 @@ pgr_load_database(void)
 	ListCell *cell;
 	int failed = 0;
 
-	if (prepare_load(&list))
+	/* replay would go on behind our back */
+	if (!RecoveryInProgress() && prepare_load(&list))
 	{
 		foreach (cell, list.definitions)
 		{

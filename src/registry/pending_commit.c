@@ -23,6 +23,7 @@
 #include "registry/pin.h"
 #include "settings.h"
 #include "shm/area.h"
+#include "shm/load_state.h"
 
 /* Beyond this many keys a fold finds them through a hash table. */
 #define HASH_FROM 16
@@ -709,6 +710,22 @@ pgr_pending_prepare_commit(void)
 	resolve_fixups(&compiler);
 }
 
+/* Is there a registry now, or a directory, that the table knows better? */
+static bool
+leaves_something_to_load(void)
+{
+	for (int i = 0; i < plan.nregistries; i++)
+	{
+		const PgrPlanRegistry *registry = &plan.registries[i];
+
+		if (registry->residency == PGR_MAKE_HOLLOW ||
+			(registry->action == PGR_PLAN_CREATE &&
+			 registry->definition.residency == PGR_FROM_TABLE))
+			return true;
+	}
+	return false;
+}
+
 void
 pgr_pending_commit(void)
 {
@@ -720,6 +737,8 @@ pgr_pending_commit(void)
 		pg_usleep(pgr_settings.test_commit_delay_ms * 1000L);
 #endif
 	pgr_plan_commit(&plan);
+	if (leaves_something_to_load())
+		pgr_load_want();
 }
 
 void

@@ -17,6 +17,7 @@
 #include "registry/stale.h"
 #include "registry/table.h"
 #include "shm/area.h"
+#include "shm/load_state.h"
 
 bool
 pgr_reader_allowed(const PgrDefinition *definition)
@@ -73,6 +74,7 @@ resolve_in_table(PgrText name, const PgrSharedRoot *root, uint32 directory,
 
 	if (pgr_table == NULL || pgr_directory_is_complete(root, directory))
 		return;
+	pgr_load_want();
 	definition = palloc(sizeof(PgrDefinition));
 	if (!pgr_table->definition(name, PGR_VIEW_STATEMENT, definition))
 		return;
