@@ -284,6 +284,29 @@ sub run_large_publishes
 	return;
 }
 
+# Registry and its keys.
+my @durable = ([ 'd30', 30 ], [ 'd1000', 1000 ], [ 'd1000000', 1_000_000 ]);
+
+# The same change of a durable registry and of a plain table, in turn.
+sub run_durable
+{
+	for (@durable)
+	{
+		my ($registry, $keys) = @$_;
+		record("durable put\t$keys", value($reader, "CALL bench.puts('$registry', $keys, 5000, 50, NULL)"));
+		record("plain upsert\t$keys", value($reader, "CALL bench.upserts('$registry', $keys, 5000, 50, NULL)"));
+	}
+	record('durable put of 1000', value($reader, "CALL bench.thousands('d1000', 10, NULL)"));
+	record('plain upsert of 1000', value($reader, 'CALL bench.thousands(NULL, 10, NULL)'));
+	return;
+}
+
+sub run_reload
+{
+	record('reload 1M', milliseconds($reader, "SELECT registry.reload('d1000000')"));
+	return;
+}
+
 # The whole way: rows of a table to jsonb objects to a registry, in one transaction.
 sub run_load_through_sql
 {
@@ -500,6 +523,18 @@ sub publishes_table
 	return $table;
 }
 
+sub durable_table
+{
+	my $table = "| one transaction, through SQL | durable registry | plain table | |\n|---|--:|--:|--:|\n";
+	$table .= sprintf "| put 1 of %d keys | %s | %s | %.2fx |\n", $_->[1], number(best("durable put\t$_->[1]")),
+		number(best("plain upsert\t$_->[1]")), ratio(best("durable put\t$_->[1]"), best("plain upsert\t$_->[1]"))
+		for @durable;
+	$table .= sprintf "| put 1000 of 1000 keys | %s | %s | %.2fx |\n", number(best('durable put of 1000')),
+		number(best('plain upsert of 1000')), ratio(best('durable put of 1000'), best('plain upsert of 1000'));
+	$table .= sprintf "| load of 1M entries from the table | %.0f ms | | |\n", best('reload 1M');
+	return $table;
+}
+
 sub versions_table
 {
 	my $table = "| one statement beside a writer in C | statements | publishes meanwhile | statements that saw two versions |\n|---|--:|--:|--:|\n";
@@ -598,6 +633,9 @@ sub writing_goals
 		['change 1 of 1M keys and publish / LMDB', ratio(best('publish 1 of 1M'), best('LMDB change 1 of 1M')), 'at most', '0.50'],
 		['load 1M keys, sorted / LMDB', ratio(best('load sorted'), best('LMDB load sorted')), 'at most', '1.20'],
 		['load 1M keys, shuffled / LMDB', ratio(best('load shuffled'), best('LMDB load shuffled'))],
+		map({ ["durable, put 1 of $_->[1] keys / plain upsert", ratio(best("durable put\t$_->[1]"), best("plain upsert\t$_->[1]")), 'at most', '1.50'] }
+			@durable),
+		['durable, put 1000 keys / plain upsert', ratio(best('durable put of 1000'), best('plain upsert of 1000')), 'at most', '1.50'],
 	);
 	my $publish = best('publish 200') / 1000;
 
@@ -694,8 +732,10 @@ sub run_round
 	run_groups();
 	run_pairs();
 	run_publishes();
+	run_durable();
 	run_beside_writer($round);
 	return if $round % 3 != 0;
+	run_reload();
 	run_reads();
 	run_large_publishes();
 	run_versions();
@@ -719,6 +759,6 @@ run_idle_pin();
 run_pins();
 write_file('rounds', $done - 1);
 write_file('goals.md', goals_table());
-write_file('details.md', join "\n", cases_table(), reads_table(), pairs_table(), writers_table(), publishes_table(), pins_table(),
+write_file('details.md', join "\n", cases_table(), reads_table(), pairs_table(), writers_table(), publishes_table(), durable_table(), pins_table(),
 	idle_table(), versions_table());
 write_file('read-cost.svg', read_plot());

@@ -136,3 +136,51 @@ BEGIN
     END LOOP;
     ns := extract(epoch FROM clock_timestamp() - start) * 1e9 / done;
 END $$;
+
+-- Durable registries, of 30, 1,000 and a million keys, beside plain tables that hold the same and nothing else.
+SELECT registry.create_registry('d30', 'float8', durable => true), registry.create_registry('d1000', 'float8', durable => true),
+       registry.create_registry('d1000000', 'float8', durable => true);
+SELECT registry.put_many('d30', (SELECT jsonb_object_agg('I' || 1000000 + n, n) FROM generate_series(0, 29) AS n)),
+       registry.put_many('d1000', (SELECT jsonb_object_agg('I' || 1000000 + n, n) FROM generate_series(0, 999) AS n));
+SELECT sum(registry.put_many('d1000000', o))
+  FROM (SELECT jsonb_object_agg(key, value) AS o FROM bench.kv_1000000 GROUP BY left(key, 4)) AS s;
+CREATE TABLE bench.plain (
+    registry text COLLATE "C", key text COLLATE "C", value text NOT NULL, updated_at timestamptz NOT NULL DEFAULT now(),
+    expires_at timestamptz, PRIMARY KEY (registry, key)) WITH (fillfactor = 90);
+INSERT INTO bench.plain SELECT registry, key, value FROM registry.stored_entries;
+VACUUM (ANALYZE) bench.plain, registry.stored_entries;
+
+-- As bench.puts, into the plain table.
+CREATE PROCEDURE bench.upserts(name text, keys int, most int, ms int, OUT ns float8) LANGUAGE plpgsql AS $$
+DECLARE
+    start timestamptz := clock_timestamp();
+    done int := 0;
+BEGIN
+    WHILE done < most LOOP
+        INSERT INTO bench.plain VALUES (name, 'I' || 1000000 + floor(random() * keys)::int, done::float8)
+            ON CONFLICT (registry, key) DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at;
+        COMMIT;
+        done := done + 1;
+        EXIT WHEN done & (done + 1) = 0 AND clock_timestamp() > start + ms * interval '1 ms';
+    END LOOP;
+    ns := extract(epoch FROM clock_timestamp() - start) * 1e9 / done;
+END $$;
+
+-- ns for each transaction that puts the 1,000 entries of a JSON object; without "registry", that upserts them.
+CREATE PROCEDURE bench.thousands(registry text, most int, OUT ns float8) LANGUAGE plpgsql AS $$
+DECLARE
+    odd jsonb := (SELECT jsonb_object_agg('I' || 1000000 + n, n) FROM generate_series(0, 999) AS n);
+    even jsonb := (SELECT jsonb_object_agg('I' || 1000000 + n, n + 1) FROM generate_series(0, 999) AS n);
+    start timestamptz := clock_timestamp();
+BEGIN
+    FOR i IN 1 .. most LOOP
+        IF registry IS NULL THEN
+            INSERT INTO bench.plain SELECT 'd1000', key, value FROM jsonb_each_text(CASE WHEN i % 2 = 0 THEN even ELSE odd END)
+                ON CONFLICT ON CONSTRAINT plain_pkey DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at;
+        ELSE
+            PERFORM registry.put_many(registry, CASE WHEN i % 2 = 0 THEN even ELSE odd END);
+        END IF;
+        COMMIT;
+    END LOOP;
+    ns := extract(epoch FROM clock_timestamp() - start) * 1e9 / most;
+END $$;
