@@ -325,6 +325,7 @@ pgr_store_create(PgrDefinition *definition)
 	Datum values[8];
 	char nulls[] = "        ";
 
+	pgr_write_lock_name(definition);
 	definition_values(definition, values, nulls);
 	(void) run(&insert_definition, values, nulls);
 	definition->residency = definition->durable &&
@@ -347,6 +348,25 @@ pgr_store_drop(const PgrDefinition *definition)
 	pgr_pending_drop(definition);
 }
 
+static void
+rename_rows(const PgrDefinition *definition, const PgrDefinition *altered)
+{
+	Datum values[2];
+
+	pgr_write_lock_name(altered);
+	if (!definition->durable)
+		return;
+	if (pgr_tables_have_entries(name_of(altered), PGR_VIEW_NEWEST))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table \"%s.stored_entries\" has rows for a registry \"%s\" already",
+						PGR_SCHEMA, altered->name),
+				 errhint("Delete them, or create that registry, which then has them.")));
+	values[0] = name_datum(definition);
+	values[1] = name_datum(altered);
+	(void) run(&rename_entries, values, NULL);
+}
+
 void
 pgr_store_alter(const PgrDefinition *definition, const PgrDefinition *altered)
 {
@@ -356,11 +376,7 @@ pgr_store_alter(const PgrDefinition *definition, const PgrDefinition *altered)
 	definition_values(altered, values, nulls);
 	values[8] = name_datum(definition);
 	(void) run(&update_definition, values, nulls);
-	if (definition->durable && strcmp(definition->name, altered->name) != 0)
-	{
-		values[0] = name_datum(definition);
-		values[1] = name_datum(altered);
-		(void) run(&rename_entries, values, NULL);
-	}
+	if (strcmp(definition->name, altered->name) != 0)
+		rename_rows(definition, altered);
 	pgr_pending_alter(definition, altered);
 }
