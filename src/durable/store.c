@@ -16,6 +16,7 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
@@ -188,6 +189,7 @@ run(Statement *statement, Datum *values, const char *nulls,
 	Oid user;
 	int context;
 
+	about->depth = DatumGetInt32(pg_trigger_depth(NULL));
 	GetUserIdAndSecContext(&user, &context);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
@@ -264,6 +266,7 @@ pgr_store_put(const PgrDefinition *definition, PgrText key,
 	values[0] = name_datum(definition);
 	values[1] = text_datum(key);
 	values[2] = stored_datum(definition, value);
+	about.stored = &values[2];
 	values[3] = now_datum();
 	values[4] = TimestampTzGetDatum(expires_at);
 	if (expires_at == 0)
@@ -297,6 +300,7 @@ put_rows(const PgrDefinition *definition, const PgrStorePut *puts, int n)
 		keys[i] = text_datum(puts[i].key);
 		stored[i] = stored_datum(definition, &puts[i].value);
 	}
+	about.stored = stored;
 	values[0] = name_datum(definition);
 	values[1] = array_of(keys, n);
 	values[2] = array_of(stored, n);

@@ -49,8 +49,10 @@ typedef struct PgrStoreStatement
 	bool quiet; /* the list has it all already: say nothing */
 	const PgrDefinition *definition;
 	const PgrStorePut *puts; /* the rows, in this order */
+	const Datum *stored;     /* their values, as text */
 	int n;
 	int next;
+	int depth; /* of triggers, when it began */
 } PgrStoreStatement;
 
 extern PgrStoreStatement *pgr_store_statement;

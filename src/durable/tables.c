@@ -71,15 +71,6 @@ column(HeapTuple tuple, TupleDesc desc, int number)
 	return value;
 }
 
-static TimestampTz
-optional_time(HeapTuple tuple, TupleDesc desc, int number)
-{
-	bool isnull;
-	Datum value = heap_getattr(tuple, number, desc, &isnull);
-
-	return isnull ? 0 : DatumGetTimestampTz(value);
-}
-
 static bool
 role_has_name(Oid role, const char *name)
 {
@@ -151,14 +142,26 @@ text_column(HeapTuple tuple, TupleDesc desc, int number)
 	return pgr_text(column(tuple, desc, number));
 }
 
+/* 0 is midnight of 2000-01-01 in the table and never elsewhere. */
+static TimestampTz
+expiry(HeapTuple tuple, TupleDesc desc)
+{
+	bool isnull;
+	Datum value = heap_getattr(tuple, PGR_ENTRY_EXPIRES_AT, desc, &isnull);
+	TimestampTz at = isnull ? 0 : DatumGetTimestampTz(value);
+
+	return !isnull && at == 0 ? -1 : at;
+}
+
 void
 pgr_tables_read_entry(HeapTuple tuple, TupleDesc desc, PgrTableRow *row)
 {
 	row->registry = text_column(tuple, desc, PGR_ENTRY_REGISTRY);
 	row->key = text_column(tuple, desc, PGR_ENTRY_KEY);
 	row->value = TextDatumGetCString(column(tuple, desc, PGR_ENTRY_VALUE));
-	row->updated_at = optional_time(tuple, desc, PGR_ENTRY_UPDATED_AT);
-	row->expires_at = optional_time(tuple, desc, PGR_ENTRY_EXPIRES_AT);
+	row->updated_at = DatumGetTimestampTz(
+		column(tuple, desc, PGR_ENTRY_UPDATED_AT));
+	row->expires_at = expiry(tuple, desc);
 }
 
 /* ------------------------------------------------------------------------

@@ -21,6 +21,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
@@ -32,6 +33,35 @@
 
 PG_FUNCTION_INFO_V1(pgr_sql_entries_trigger);
 PG_FUNCTION_INFO_V1(pgr_sql_definitions_trigger);
+
+/*
+ * The statement of ours that has changed this row; NULL if it is DML of
+ * somebody else, be it in a trigger that fires during our statement.
+ */
+static PgrStoreStatement *
+own_statement(void)
+{
+	PgrStoreStatement *statement = pgr_store_statement;
+
+	return statement != NULL &&
+			DatumGetInt32(pg_trigger_depth(NULL)) == statement->depth + 1 ?
+		statement :
+		NULL;
+}
+
+static bool
+is_quiet(void)
+{
+	const PgrStoreStatement *statement = own_statement();
+
+	return statement != NULL && statement->quiet;
+}
+
+static bool
+is_same_text(PgrText a, PgrText b)
+{
+	return a.len == b.len && memcmp(a.data, b.data, a.len) == 0;
+}
 
 /* ------------------------------------------------------------------------
  * Entries, before
@@ -79,6 +109,19 @@ with_stored_value(HeapTuple tuple, TupleDesc desc,
 	return heap_modify_tuple_by_cols(tuple, desc, 1, &column, &datum, &isnull);
 }
 
+/*
+ * Whoever is creating the registry does not see our row: let him commit, and
+ * the next one wait until we have.
+ */
+static bool
+open_or_wait(const PgrTableRow *row, PgrDefinition *definition)
+{
+	if (pgr_write_open_row(row->registry, &row->key, definition))
+		return true;
+	pgr_write_keep_directory();
+	return pgr_write_open_row(row->registry, &row->key, definition);
+}
+
 static HeapTuple
 lock_and_check(HeapTuple tuple, TupleDesc desc, bool writes)
 {
@@ -88,7 +131,7 @@ lock_and_check(HeapTuple tuple, TupleDesc desc, bool writes)
 	pgr_tables_read_entry(tuple, desc, &row);
 	if (writes)
 		check_key(row.key);
-	if (!pgr_write_open_row(row.registry, &row.key, &definition))
+	if (!open_or_wait(&row, &definition))
 		return tuple; /* of a registry that is yet to come */
 	if (!writes)
 		return tuple;
@@ -114,29 +157,45 @@ before_row(const TriggerData *trigger)
  * ------------------------------------------------------------------------
  */
 
-/* The put that this row comes from, if it is the next one that we expect. */
-static const PgrStorePut *
-expected_put(const PgrTableRow *row)
+static bool
+is_of_statement(const PgrStoreStatement *statement, const PgrTableRow *row)
 {
-	PgrStoreStatement *statement = pgr_store_statement;
-	const PgrStorePut *put;
+	PgrText name;
 
-	if (statement == NULL || statement->next >= statement->n)
+	if (statement == NULL || statement->definition == NULL)
+		return false;
+	name.data = statement->definition->name;
+	name.len = statement->definition->name_len;
+	return is_same_text(name, row->registry);
+}
+
+/*
+ * The put that this row comes from, if it is the next one that we expect and
+ * nobody else's BEFORE trigger has changed it.
+ */
+static const PgrStorePut *
+expected_put(PgrStoreStatement *statement, const PgrTableRow *row)
+{
+	PgrText value = {row->value, (uint32) strlen(row->value)};
+	const PgrStorePut *put;
+	int next;
+
+	if (!is_of_statement(statement, row) || statement->next >= statement->n)
 		return NULL;
-	put = &statement->puts[statement->next];
-	if (put->key.len != row->key.len ||
-		memcmp(put->key.data, row->key.data, row->key.len) != 0)
+	next = statement->next;
+	put = &statement->puts[next];
+	if (!is_same_text(put->key, row->key))
 		return NULL;
 	statement->next++;
-	return put;
+	return is_same_text(value, pgr_text(statement->stored[next])) ? put : NULL;
 }
 
 static bool
 newest(const PgrTableRow *row, PgrDefinition *definition)
 {
-	const PgrStoreStatement *statement = pgr_store_statement;
+	const PgrStoreStatement *statement = own_statement();
 
-	if (statement != NULL && statement->definition != NULL)
+	if (is_of_statement(statement, row))
 	{
 		*definition = *statement->definition;
 		return definition->incarnation != 0;
@@ -154,7 +213,7 @@ record_put(HeapTuple tuple, TupleDesc desc)
 	PgrValue value;
 
 	pgr_tables_read_entry(tuple, desc, &row);
-	put = expected_put(&row);
+	put = expected_put(own_statement(), &row);
 	if (!newest(&row, &definition))
 		return;
 	if (put != NULL)
@@ -175,12 +234,6 @@ record_delete(HeapTuple tuple, TupleDesc desc)
 	pgr_tables_read_entry(tuple, desc, &row);
 	if (newest(&row, &definition))
 		pgr_pending_delete(&definition, row.key.data, row.key.len);
-}
-
-static bool
-is_same_text(PgrText a, PgrText b)
-{
-	return a.len == b.len && memcmp(a.data, b.data, a.len) == 0;
 }
 
 static bool
@@ -207,7 +260,7 @@ after_row(const TriggerData *trigger)
 		record_delete(before, desc);
 	else
 	{
-		if (pgr_store_statement == NULL &&
+		if (own_statement() == NULL &&
 			has_other_key(before, trigger->tg_newtuple, desc))
 			record_delete(before, desc);
 		record_put(trigger->tg_newtuple, desc);
@@ -277,10 +330,9 @@ pgr_sql_entries_trigger(PG_FUNCTION_ARGS)
 								   NULL);
 		return PointerGetDatum(NULL);
 	}
-	if (before && pgr_store_statement == NULL)
+	if (before && own_statement() == NULL)
 		return PointerGetDatum(before_row(trigger));
-	if (!before &&
-		(pgr_store_statement == NULL || !pgr_store_statement->quiet))
+	if (!before && !is_quiet())
 		after_row(trigger);
 	return PointerGetDatum(unchanged_row(trigger));
 }
@@ -315,11 +367,38 @@ record_create(const PgrDefinition *row)
 }
 
 static void
+record_drop(const PgrDefinition *row)
+{
+	PgrDefinition definition;
+
+	if (known(row, &definition))
+		pgr_pending_drop(&definition);
+}
+
+/*
+ * Entries are in the table in the form of their type, under their name: a row
+ * of a durable registry that gets another one means other entries.
+ */
+static bool
+keeps_entries(const PgrDefinition *row, const PgrDefinition *altered)
+{
+	return row->value_type == altered->value_type &&
+		row->durable == altered->durable &&
+		(!row->durable || strcmp(row->name, altered->name) == 0);
+}
+
+static void
 record_alter(const PgrDefinition *row, const PgrDefinition *altered)
 {
 	PgrDefinition definition;
 	PgrDefinition now;
 
+	if (!keeps_entries(row, altered))
+	{
+		record_drop(row);
+		record_create(altered);
+		return;
+	}
 	if (!known(row, &definition))
 		return;
 	now = *altered;
@@ -328,13 +407,34 @@ record_alter(const PgrDefinition *row, const PgrDefinition *altered)
 	pgr_pending_alter(&definition, &now);
 }
 
+/* What create_registry() would not have taken. */
 static void
-record_drop(const PgrDefinition *row)
+check_definition(HeapTuple tuple, TupleDesc desc,
+				 const PgrDefinition *definition)
 {
-	PgrDefinition definition;
+	bool isnull;
+	char *keys = TextDatumGetCString(
+		heap_getattr(tuple, PGR_DEF_KEYS, desc, &isnull));
 
-	if (known(row, &definition))
-		pgr_pending_drop(&definition);
+	if (strcmp(definition->name, PGR_RATES_NAME) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_RESERVED_NAME),
+				 errmsg("the registry name \"%s\" is reserved for exchange rates",
+						PGR_RATES_NAME)));
+	if (strcmp(keys, "unique") != 0 ||
+		DatumGetBool(heap_getattr(tuple, PGR_DEF_NOTIFY, desc, &isnull)))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("registry \"%s\" is defined by a newer version of pg_registry",
+						definition->name),
+				 errdetail("This one supports keys = 'unique' and notify = false.")));
+}
+
+static void
+read_new_definition(HeapTuple tuple, TupleDesc desc, PgrDefinition *definition)
+{
+	pgr_tables_read_definition(tuple, desc, definition);
+	check_definition(tuple, desc, definition);
 }
 
 static void
@@ -344,16 +444,20 @@ after_definition(const TriggerData *trigger)
 	PgrDefinition before;
 	PgrDefinition after;
 
-	pgr_tables_read_definition(trigger->tg_trigtuple, desc, &before);
 	if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
-		record_create(&before);
-	else if (TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
-		record_drop(&before);
-	else
 	{
-		pgr_tables_read_definition(trigger->tg_newtuple, desc, &after);
-		record_alter(&before, &after);
+		read_new_definition(trigger->tg_trigtuple, desc, &after);
+		record_create(&after);
+		return;
 	}
+	pgr_tables_read_definition(trigger->tg_trigtuple, desc, &before);
+	if (TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
+	{
+		record_drop(&before);
+		return;
+	}
+	read_new_definition(trigger->tg_newtuple, desc, &after);
+	record_alter(&before, &after);
 }
 
 static void
@@ -369,7 +473,7 @@ pgr_sql_definitions_trigger(PG_FUNCTION_ARGS)
 
 	if (!is_trigger_call(fcinfo) ||
 		RelationGetRelid(trigger->tg_relation) != pgr_tables_definitions() ||
-		(pgr_store_statement != NULL && pgr_store_statement->quiet))
+		is_quiet())
 		return PointerGetDatum(NULL);
 	if (TRIGGER_FIRED_FOR_STATEMENT(trigger->tg_event))
 		pgr_tables.each_definition(PGR_VIEW_NEWEST, drop_definition, NULL);
