@@ -300,6 +300,7 @@ is_trigger_call(FunctionCallInfo fcinfo)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("this function can be called as a trigger only")));
+	pgr_pending_unlisted();
 	return pgr_area_header != NULL;
 }
 
