@@ -17,6 +17,8 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
@@ -29,7 +31,7 @@
 
 #define MOST_ARGUMENTS 10
 
-bool pgr_store_quiet = false;
+int pgr_store_quiet_at = -1;
 
 typedef struct Statement
 {
@@ -69,7 +71,8 @@ static Statement insert_definition = {
 
 static Statement update_definition = {
 	"UPDATE registry.definitions AS d SET name = $1, value_type = $2,"
-	" durable = $3, max_age = $4, on_stale = $5, owner = $6, owner_oid = $7,"
+	" durable = $3, max_age = $4, on_stale = $5, owner = coalesce($6, d.owner),"
+	" owner_oid = coalesce($7, d.owner_oid),"
 	" created_at = $8 WHERE d.name OPERATOR(pg_catalog.=) $9",
 	9,
 	{TEXTOID, TEXTOID, BOOLOID, INTERVALOID, TEXTOID, TEXTOID, OIDOID,
@@ -117,12 +120,24 @@ prepare(Statement *statement)
 static void
 execute(Statement *statement, Datum *values, const char *nulls)
 {
+	Snapshot newest;
 	int result;
 
 	if (statement->plan == NULL)
 		prepare(statement);
-	/* read-write: it sees what this statement has done so far */
-	result = SPI_execute_plan(statement->plan, values, nulls, false, 0);
+	/*
+	 * What the locks give us is the newest state, and the image changes from
+	 * that, whatever our isolation level.  As for foreign keys, a row that the
+	 * transaction's snapshot does not see is an error 40001 then.
+	 */
+	CommandCounterIncrement();
+	newest = RegisterSnapshot(GetLatestSnapshot());
+	result = SPI_execute_snapshot(statement->plan, values, nulls, newest,
+								  IsolationUsesXactSnapshot() ?
+									  GetTransactionSnapshot() :
+									  InvalidSnapshot,
+								  false, true, 0);
+	UnregisterSnapshot(newest);
 	if (result < 0)
 		elog(ERROR, "could not run a statement: %s",
 			 SPI_result_code_string(result));
@@ -135,7 +150,7 @@ execute(Statement *statement, Datum *values, const char *nulls)
 static int64
 run(Statement *statement, Datum *values, const char *nulls)
 {
-	bool outer = pgr_store_quiet;
+	int outer = pgr_store_quiet_at;
 	volatile int64 count = 0;
 	bool isnull;
 	Oid user;
@@ -146,7 +161,7 @@ run(Statement *statement, Datum *values, const char *nulls)
 		elog(ERROR, "SPI_connect failed");
 	PG_TRY();
 	{
-		pgr_store_quiet = true;
+		pgr_store_quiet_at = DatumGetInt32(pg_trigger_depth(NULL));
 		SetUserIdAndSecContext(table_owner(),
 							   context | SECURITY_LOCAL_USERID_CHANGE |
 								   SECURITY_NOFORCE_RLS);
@@ -159,7 +174,7 @@ run(Statement *statement, Datum *values, const char *nulls)
 	PG_FINALLY();
 	{
 		SetUserIdAndSecContext(user, context);
-		pgr_store_quiet = outer;
+		pgr_store_quiet_at = outer;
 	}
 	PG_END_TRY();
 	SPI_finish();
@@ -300,6 +315,7 @@ static void
 definition_values(const PgrDefinition *definition, Datum *values, char *nulls)
 {
 	Interval *max_age = pgr_max_age_to_interval(definition->max_age_us);
+	/* NULL: it is nobody here, and stays what it was elsewhere */
 	char *owner = GetUserNameFromId(definition->owner, true);
 
 	values[0] = name_datum(definition);
@@ -309,7 +325,8 @@ definition_values(const PgrDefinition *definition, Datum *values, char *nulls)
 	values[3] = IntervalPGetDatum(max_age);
 	nulls[3] = max_age == NULL ? 'n' : ' ';
 	values[4] = CStringGetTextDatum(pgr_on_stale_name(definition->on_stale));
-	values[5] = CStringGetTextDatum(owner ? owner : "");
+	values[5] = owner ? CStringGetTextDatum(owner) : (Datum) 0;
+	nulls[5] = nulls[6] = owner ? ' ' : 'n';
 	values[6] = ObjectIdGetDatum(definition->owner);
 	values[7] = TimestampTzGetDatum(definition->created_at);
 }

@@ -92,6 +92,12 @@ pgr_write_lock_directory(void)
 }
 
 void
+pgr_write_keep_directory(void)
+{
+	lock_object(MyDatabaseId, 0, DIRECTORY, ShareLock);
+}
+
+void
 pgr_write_allowed_here(const char *what)
 {
 	pgr_area_require();

@@ -67,4 +67,7 @@ extern void pgr_write_lock_name(const PgrDefinition *definition);
 /* The directory of this database, for DROP EXTENSION. */
 extern void pgr_write_lock_directory(void);
 
+/* Nobody creates or drops a registry until the end of the transaction. */
+extern void pgr_write_keep_directory(void);
+
 #endif /* PGR_REGISTRY_WRITE_H */
