@@ -342,7 +342,6 @@ pgr_store_create(PgrDefinition *definition)
 	Datum values[8];
 	char nulls[] = "        ";
 
-	pgr_write_lock_name(definition);
 	definition_values(definition, values, nulls);
 	(void) run(&insert_definition, values, nulls);
 	definition->residency = definition->durable &&
@@ -370,7 +369,6 @@ rename_rows(const PgrDefinition *definition, const PgrDefinition *altered)
 {
 	Datum values[2];
 
-	pgr_write_lock_name(altered);
 	if (!definition->durable)
 		return;
 	if (pgr_tables_have_entries(name_of(altered), PGR_VIEW_NEWEST))

@@ -18,7 +18,7 @@ $primary->append_conf('postgresql.conf', 'autovacuum = off');
 $primary->start;
 $primary->safe_psql('postgres', q(
 	CREATE EXTENSION pg_registry;
-	SELECT registry.create_registry('r', 'text');
+	SELECT registry.create_registry('r', 'text', durable => false);
 	SELECT registry.put('r', 'k', 'v');
 	SELECT registry.set_rates('EUR', '{"USD": 2}')));
 $primary->backup('base');
@@ -42,7 +42,7 @@ is($session->sqlstate("SELECT $_"), '', "$_ works there")
   for 'registry.generation()', 'registry.advance()', '* FROM registry.status()', '* FROM registry.readers', '* FROM registry.memory',
   "registry.minor_units('EUR')", "registry.entry_count('rates')", "count(*) FROM registry.entries('rates')";
 
-for my $write ("put('r', 'k', 'w')", "put('r', 'k', 1)", "delete('r', 'k')", "put_many('r', '{}')", "create_registry('new', 'text')",
+for my $write ("put('r', 'k', 'w')", "put('r', 'k', 1)", "delete('r', 'k')", "put_many('r', '{}')", "create_registry('new', 'text', durable => false)",
 	"drop_registry('r')", "drop_registry('r', if_exists => true)", "set_rates('EUR', '{\"USD\": 3}')")
 {
 	is($session->sqlstate("SELECT registry.$write"), '25006', "refused: $write");
@@ -73,7 +73,7 @@ is($session->one("SELECT registry.registry_exists('r')"), 'f', 'and back when it
 # Promotion, in a session that has been there all the time.
 $standby->promote;
 $standby->poll_query_until('postgres', 'SELECT NOT pg_is_in_recovery()') or die 'not promoted';
-is($session->sqlstate("SELECT registry.create_registry('r', 'text'); SELECT registry.put('r', 'k', 'promoted')"), '', 'after the promotion it takes writes');
+is($session->sqlstate("SELECT registry.create_registry('r', 'text', durable => false); SELECT registry.put('r', 'k', 'promoted')"), '', 'after the promotion it takes writes');
 is($session->one("SELECT registry.get_text('r', 'k')"), 'promoted', 'and reads them');
 is($session->sqlstate("SELECT registry.set_rates('EUR', '{\"USD\": 3}')"), '', 'rates too');
 is($standby->safe_psql('postgres', "SELECT registry.rate('EUR', 'USD')"), 3, 'for everybody');
