@@ -72,9 +72,12 @@ resolve_in_table(PgrText name, const PgrSharedRoot *root, uint32 directory,
 {
 	PgrDefinition *definition;
 
-	if (pgr_table == NULL || pgr_directory_is_complete(root, directory))
+	if (pgr_table == NULL)
 		return;
-	pgr_load_want();
+	if (!pgr_directory_is_complete(root, directory))
+		pgr_load_want();
+	else if (!pgr_pending_forgotten(pgr_directory_extension()))
+		return;
 	definition = palloc(sizeof(PgrDefinition));
 	if (!pgr_table->definition(name, PGR_VIEW_STATEMENT, definition))
 		return;

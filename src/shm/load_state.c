@@ -75,6 +75,17 @@ pgr_load_want(void)
 	pgr_refresh_wake_scheduler();
 }
 
+void
+pgr_load_retry(void)
+{
+	if (pgr_load_state == NULL)
+		return;
+	pgr_load_want();
+	state_lock(LW_EXCLUSIVE)->attempts = 0;
+	state_unlock();
+	pgr_refresh_wake_scheduler();
+}
+
 /* ------------------------------------------------------------------------
  * The scheduler
  * ------------------------------------------------------------------------

@@ -114,6 +114,12 @@ extern void pgr_load_state_read(PgrLoadReport *report);
  */
 extern void pgr_load_want(void);
 
+/*
+ * The same, and soon, however often it failed: what stood in the way may have
+ * gone.
+ */
+extern void pgr_load_retry(void);
+
 /* For the scheduler: it is about to start a lister. */
 extern void pgr_load_attempt(void);
 

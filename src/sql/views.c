@@ -256,7 +256,8 @@ put_named(const PgrRegistryName *name, void *arg)
 	const PgrDefinition *definition = pgr_reader_look(text, &block,
 													  &from_table);
 
-	if (definition != NULL)
+	/* what only the table knows is put_unloaded's to show */
+	if (definition != NULL && definition->incarnation != 0)
 		put_changed(arg, block, definition, from_table);
 }
 
@@ -318,7 +319,8 @@ pgr_sql_list_registries(PG_FUNCTION_ARGS)
 	put_registry(result, rates, &rates->definition, false);
 	slot = pgr_directory_slot(pin->root, pin->generation, MyDatabaseId,
 							  pgr_directory_extension());
-	if (!pgr_directory_is_complete(pin->root, slot))
+	if (!pgr_directory_is_complete(pin->root, slot) ||
+		pgr_pending_forgotten(pgr_directory_extension()))
 		pgr_table->each_definition(PGR_VIEW_STATEMENT, put_unloaded, result);
 	if (slot != PGR_NO_SLOT)
 		put_committed(result, pgr_root_block(pgr_image, pin->root, slot), pin);
