@@ -28,6 +28,7 @@
 #include "registry/write.h"
 #include "settings.h"
 #include "shm/area.h"
+#include "shm/fallbacks.h"
 #include "shm/load_state.h"
 #include "shm/refresh_state.h"
 
@@ -122,6 +123,8 @@ _PG_init(void)
 					  (void **) &pgr_refresh_state);
 	pgr_area_add_part(pgr_load_state_size, pgr_load_state_init,
 					  (void **) &pgr_load_state);
+	pgr_area_add_part(pgr_fallbacks_size, pgr_fallbacks_init,
+					  (void **) &pgr_fallbacks);
 	pgr_area_add_part(pgr_log_ring_size, pgr_log_ring_init,
 					  (void **) &pgr_log_ring);
 	pgr_area_install();

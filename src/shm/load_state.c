@@ -160,6 +160,7 @@ pgr_load_round_begin(uint64 *round)
 		report->last_round_at = GetCurrentTimestamp();
 		report->databases = 0;
 		report->reported = 0;
+		report->failed_before = report->failed;
 		report->failed = 0;
 		report->not_fitting = 0;
 	}

@@ -48,6 +48,9 @@ typedef struct PgrLoadReport
 	int failed;
 	int not_fitting; /* registries */
 
+	/* written by the lister: "failed" of the round before */
+	int failed_before;
+
 	/* written by loaders of any round */
 	uint64 databases_loaded; /* those without the extension included */
 	uint64 failures;

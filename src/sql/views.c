@@ -152,7 +152,7 @@ pgr_sql_advance(PG_FUNCTION_ARGS)
  * ------------------------------------------------------------------------
  */
 
-#define REGISTRY_COLUMNS 12
+#define REGISTRY_COLUMNS 13
 
 static void
 describe_max_age(int64 max_age_us, uint8 on_stale, Datum *values, bool *nulls)
@@ -219,6 +219,8 @@ put_registry(ReturnSetInfo *result, const PgrBlock *block,
 	values[8] = optional_timestamp(pgr_block_changed_at(block,
 														pin->generation),
 								   &nulls[8]);
+	nulls[12] = !definition->durable;
+	values[12] = Int64GetDatum((int64) pgr_reader_fallbacks(definition));
 	if (definition->kind == PGR_BLOCK_RATES)
 		describe_age_of_rates(block, values, nulls);
 	else

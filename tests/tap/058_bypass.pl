@@ -189,6 +189,21 @@ $admin->finish;
 is_back('two sessions');
 is(get('other2'), 'unlisted', 'with the change that nobody saw');
 
+# Who makes a registry resident keeps the triggers as they are until he has done so.
+for my $command ("registry.reload('r')", "registry.create_registry('made', 'text', durable => true)")
+{
+	$other->query("BEGIN; SELECT $command");
+	$admin->send('ALTER TABLE registry.stored_entries DISABLE TRIGGER ALL');
+	wait_for($waits, "DISABLE TRIGGER waits for $command");
+	$other->query('COMMIT');
+	$admin->finish;
+	is(state(), 'from table', 'then it is read from the table');
+	$admin->query("$insert ('made', 'k', 'v')") if $command =~ /create/;
+	$admin->query('ALTER TABLE registry.stored_entries ENABLE TRIGGER ALL');
+	is_back($command);
+}
+is_back('created while triggers were about to go', 'made');
+
 # ---------------------------------------------------------------------------
 # Triggers that are gone, or not what they were
 # ---------------------------------------------------------------------------
