@@ -11,6 +11,7 @@
 #include "catalog/dependency.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_namespace.h"
 #include "catalog/pg_trigger.h"
 #include "commands/extension.h"
 #include "commands/trigger.h"
@@ -330,7 +331,8 @@ is_of_interest(ObjectAccessType access, Oid class, const void *arg)
 				!((const ObjectAccessPostCreate *) arg)->is_internal;
 		case OAT_POST_ALTER:
 			return (class == TriggerRelationId ||
-					class == RelationRelationId) &&
+					class == RelationRelationId ||
+					class == NamespaceRelationId) &&
 				!((const ObjectAccessPostAlter *) arg)->is_internal;
 		case OAT_DROP:
 			return class == TriggerRelationId;
@@ -339,18 +341,49 @@ is_of_interest(ObjectAccessType access, Oid class, const void *arg)
 	}
 }
 
-void
-pgr_guard_object(ObjectAccessType access, Oid class, Oid object,
-				 const void *arg)
+/*
+ * Our triggers do not know the tables while the schema has another name.  Who
+ * gives it one has not locked them.
+ */
+static void
+note_schema(Oid schema)
 {
-	Oid table;
+	static const char *const tables[] = {"definitions", "stored_entries"};
+	Oid extension = pgr_directory_extension();
 
-	if (!OidIsValid(MyDatabaseId) || !is_of_interest(access, class, arg))
+	if (!OidIsValid(extension) ||
+		getExtensionOfObject(NamespaceRelationId, schema) != extension)
 		return;
-	table = class == TriggerRelationId ? table_of_trigger(object) : object;
+	for (size_t i = 0; i < lengthof(tables); i++)
+	{
+		Oid table = get_relname_relid(tables[i], schema);
+
+		if (OidIsValid(table))
+			LockRelationOid(table, ShareRowExclusiveLock);
+	}
+	pgr_pending_forget(extension);
+}
+
+static void
+note_table(ObjectAccessType access, Oid table)
+{
 	/* who drops a trigger locks its table after he has told us */
 	if (is_our_table(table) &&
 		(access == OAT_DROP || is_locked_to_alter(table)) &&
 		!is_being_created())
 		pgr_pending_forget(pgr_directory_extension());
+}
+
+void
+pgr_guard_object(ObjectAccessType access, Oid class, Oid object,
+				 const void *arg)
+{
+	if (!OidIsValid(MyDatabaseId) || !is_of_interest(access, class, arg))
+		return;
+	if (class == NamespaceRelationId)
+		note_schema(object);
+	else
+		note_table(access,
+				   class == TriggerRelationId ? table_of_trigger(object) :
+												object);
 }

@@ -262,6 +262,17 @@ is(get('a'), '7', 'what was changed under another name is read');
 is_back('renamed and back');
 is(get('a'), '7', 'from memory, too');
 
+$admin->query('ALTER SCHEMA registry RENAME TO hidden');
+$admin->query("UPDATE hidden.stored_entries SET value = '8' WHERE key = 'a'");
+$other->query("BEGIN; UPDATE hidden.stored_entries SET value = '9' WHERE key = 'a'");
+$admin->send('ALTER SCHEMA hidden RENAME TO registry');
+wait_for($waits =~ s/ALTER TABLE/ALTER SCHEMA/r, 'a schema gets its name back: that waits for those who change tables');
+$other->query('COMMIT');
+$admin->finish;
+is(get('a'), '9', 'what was changed meanwhile is read');
+is_back('schema renamed and back');
+$reader->query("SELECT registry.put('r', 'a', '7')");
+
 # ---------------------------------------------------------------------------
 # pg_dump and pg_restore
 # ---------------------------------------------------------------------------
