@@ -453,7 +453,8 @@ CREATE FUNCTION registry.list_registries(
     OUT last_change timestamptz,
     OUT stale boolean,
     OUT max_age interval,
-    OUT on_stale text)
+    OUT on_stale text,
+    OUT fallback_reads bigint)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'pgr_sql_list_registries'
 LANGUAGE C STABLE PARALLEL SAFE ROWS 100;
@@ -488,11 +489,25 @@ RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'pgr_sql_list_memory'
 LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 10;
 
+-- The names are fixed; each is there whatever the state.
+CREATE FUNCTION registry.list_checks(
+    OUT check_name text,
+    OUT ok boolean,
+    OUT severity text,
+    OUT value float8,
+    OUT threshold float8,
+    OUT detail text,
+    OUT hint text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'pgr_sql_list_checks'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 12;
+
 CREATE VIEW registry.registries AS
     SELECT name, value_type, keys, durable,
            CASE WHEN owner IS NOT NULL THEN pg_catalog.pg_get_userbyid(owner) END
                AS owner,
-           state, entries, bytes, last_change, stale, max_age, on_stale
+           state, entries, bytes, last_change, stale, max_age, on_stale,
+           fallback_reads
       FROM registry.list_registries();
 
 CREATE VIEW registry.rates AS
@@ -506,6 +521,10 @@ CREATE VIEW registry.readers AS
 
 CREATE VIEW registry.memory AS
     SELECT part, bytes FROM registry.list_memory();
+
+CREATE VIEW registry.checks AS
+    SELECT check_name, ok, severity, value, threshold, detail, hint
+      FROM registry.list_checks();
 
 -- ---------------------------------------------------------------------------
 -- Privileges: PostgreSQL grants EXECUTE to PUBLIC by itself
@@ -552,6 +571,8 @@ TO PUBLIC;
 GRANT SELECT ON registry.rates, registry.registries TO PUBLIC;
 
 GRANT EXECUTE ON FUNCTION
-    registry.status(), registry.list_readers(), registry.list_memory()
+    registry.status(), registry.list_readers(), registry.list_memory(),
+    registry.list_checks()
 TO pg_monitor;
-GRANT SELECT ON registry.readers, registry.memory TO pg_monitor;
+GRANT SELECT ON registry.readers, registry.memory, registry.checks
+    TO pg_monitor;

@@ -71,10 +71,12 @@ INSERT INTO expectations VALUES
 	('list_rates', $$SELECT count(*) FROM registry.list_rates()$$, 'allowed', 'allowed'),
 	('list_readers', $$SELECT count(*) FROM registry.list_readers()$$, '42501', 'allowed'),
 	('list_memory', $$SELECT count(*) FROM registry.list_memory()$$, '42501', 'allowed'),
+	('list_checks', $$SELECT count(*) FROM registry.list_checks()$$, '42501', 'allowed'),
 	('view registries', $$SELECT count(*) FROM registry.registries$$, 'allowed', 'allowed'),
 	('view rates', $$SELECT count(*) FROM registry.rates$$, 'allowed', 'allowed'),
 	('view readers', $$SELECT count(*) FROM registry.readers$$, '42501', 'allowed'),
 	('view memory', $$SELECT count(*) FROM registry.memory$$, '42501', 'allowed'),
+	('view checks', $$SELECT count(*) FROM registry.checks$$, '42501', 'allowed'),
 	('type rate_quote', $$SELECT NULL::registry.rate_quote$$, 'allowed', 'allowed');
 CREATE VIEW objects AS
 	SELECT CASE WHEN count(*) OVER (PARTITION BY proname) = 1 THEN proname

@@ -13,6 +13,7 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "durable/guard.h"
 #include "durable/load.h"
 #include "durable/tables.h"
 #include "registry/directory.h"
@@ -97,6 +98,7 @@ pgr_load_registry(PgrDefinition *definition)
 	bool fits = true;
 	int n;
 
+	pgr_guard_require();
 	if (pgr_write_open_row(name, NULL, definition) && definition->durable)
 	{
 		MemoryContextSwitchTo(rows);
@@ -205,11 +207,16 @@ prepare_load(HollowList *list)
 
 	begin();
 	installed = OidIsValid(pgr_tables_definitions());
-	if (installed && !is_complete())
-		load_definitions();
+	if (installed)
+		pgr_guard_repair();
 	commit();
 	if (!installed)
 		return false;
+	begin();
+	pgr_guard_require();
+	if (!is_complete())
+		load_definitions();
+	commit();
 	begin();
 	collect_hollow(list);
 	commit();

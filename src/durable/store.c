@@ -23,6 +23,7 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "durable/guard.h"
 #include "durable/rows.h"
 #include "durable/store.h"
 #include "durable/tables.h"
@@ -333,21 +334,30 @@ definition_values(const PgrDefinition *definition, Datum *values, char *nulls)
 
 /*
  * A row of stored_entries can be there before its definition is, in a restore;
- * then the image has to ask the table.
+ * then the image has to ask the table.  So it has while rows can change without
+ * our triggers.
  */
+static PgrResidency
+residency_of_new(const PgrDefinition *definition)
+{
+	if (!definition->durable)
+		return PGR_RESIDENT;
+	if (!pgr_guard_lock())
+		return PGR_FROM_TABLE;
+	return pgr_tables_have_entries(name_of(definition), PGR_VIEW_NEWEST) ?
+		PGR_FROM_TABLE :
+		PGR_RESIDENT;
+}
+
 void
 pgr_store_create(PgrDefinition *definition)
 {
-	PgrText name = {definition->name, definition->name_len};
 	Datum values[8];
 	char nulls[] = "        ";
 
 	definition_values(definition, values, nulls);
 	(void) run(&insert_definition, values, nulls);
-	definition->residency = definition->durable &&
-			pgr_tables_have_entries(name, PGR_VIEW_NEWEST) ?
-		PGR_FROM_TABLE :
-		PGR_RESIDENT;
+	definition->residency = residency_of_new(definition);
 	pgr_pending_create(definition);
 }
 

@@ -306,7 +306,10 @@ find_entry(PgrText registry, PgrText key, PgrTableView view, PgrTableRow *row)
 	EntryFound found = {row, false};
 	ScanKeyData keys[2];
 
-	if (!OidIsValid(table) || key.len == 0)
+	/* renamed, perhaps; that is no answer */
+	if (!OidIsValid(table))
+		pgr_tables_missing();
+	if (key.len == 0)
 		return false;
 	key_is(&keys[0], PGR_ENTRY_REGISTRY, registry);
 	key_is(&keys[1], PGR_ENTRY_KEY, key);
@@ -342,7 +345,7 @@ scan_entries(PgrText registry, PgrTableView view,
 	ScanKeyData key;
 
 	if (!OidIsValid(table))
-		return;
+		pgr_tables_missing();
 	key_is(&key, PGR_ENTRY_REGISTRY, registry);
 	scan_table(table, view, 1, &key, visit_entry, &each);
 }

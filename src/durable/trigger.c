@@ -26,6 +26,7 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "durable/guard.h"
 #include "durable/store.h"
 #include "durable/tables.h"
 #include "registry/pending.h"
@@ -286,6 +287,8 @@ known(const PgrDefinition *row, PgrDefinition *definition)
 {
 	PgrText name = {row->name, row->name_len};
 
+	/* a registry that gets another name: see pgr_pending_forget() */
+	(void) pgr_guard_lock();
 	pgr_write_lock_directory();
 	return pgr_write_open_row(name, NULL, definition) &&
 		definition->incarnation != 0;

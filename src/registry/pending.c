@@ -41,6 +41,7 @@ static uint32 length = 0;
 static uint64 list_bytes = 0;
 static bool has_renamed = false;   /* some ENTER is, or was, in the list */
 static bool has_untracked = false; /* the same of UNTRACKED */
+static bool has_forgotten = false; /* the same of FORGET */
 static bool closed = false;        /* PRE_COMMIT has folded the list */
 static HTAB *list_index = NULL;    /* in TopTransactionContext */
 
@@ -163,7 +164,7 @@ allocate_change(PgrPendingKind kind, Size size)
 {
 	PgrArena *arena = pgr_image_arena(pgr_image);
 	bool drops = kind == PGR_CHANGE_DROP || kind == PGR_CHANGE_DROP_ALL ||
-		kind == PGR_CHANGE_UNTRACKED;
+		kind == PGR_CHANGE_UNTRACKED || kind == PGR_CHANGE_FORGET;
 	bool removes = kind == PGR_CHANGE_DELETE || kind == PGR_CHANGE_CLEAR;
 
 	if (!drops &&
@@ -417,6 +418,18 @@ pgr_pending_complete(Oid extension)
 }
 
 void
+pgr_pending_forget(Oid extension)
+{
+	PgrPendingChange rest = {0};
+	PgrRegistryName registry = {MyDatabaseId, extension, "", 0};
+
+	if (pgr_pending_forgotten(extension))
+		return;
+	add_change(PGR_CHANGE_FORGET, &registry, "", 0, NULL, 0, &rest);
+	has_forgotten = true;
+}
+
+void
 pgr_pending_drop_all(Oid database, Oid extension)
 {
 	PgrPendingChange rest = {0};
@@ -515,6 +528,18 @@ newest_of_registry(const PgrRegistryName *origin, uint64 incarnation,
 	return newest_visible(origin, incarnation, "", 0, kind, before);
 }
 
+/* As below. */
+bool
+pgr_pending_forgotten(Oid extension)
+{
+	PgrRegistryName registry = {MyDatabaseId, extension, "", 0};
+
+	if (!has_forgotten && !IsParallelWorker())
+		return false;
+	return newest_of_registry(&registry, 0, PGR_CHANGE_FORGET,
+							  InvalidCommandId) != NULL;
+}
+
 /* From any command on: the table shows each command what it may see. */
 static bool
 is_untracked(const PgrRegistryName *origin, uint64 incarnation)
@@ -599,9 +624,18 @@ pgr_pending_resolve(const PgrRegistryName *registry, bool all,
 		state->since = change->sequence;
 	if (change != NULL || state->created != NULL)
 		*block = NULL;
-	state->from_table = definition != NULL && definition->durable &&
-		(state->from_table ||
-		 is_untracked(&state->origin, state->incarnation));
+	if (definition == NULL || !definition->durable)
+	{
+		state->from_table = false;
+		return definition;
+	}
+	if (pgr_pending_forgotten(registry->extension))
+	{
+		*block = NULL;
+		return NULL; /* the table knows */
+	}
+	state->from_table = state->from_table ||
+		is_untracked(&state->origin, state->incarnation);
 	return definition;
 }
 
@@ -890,6 +924,7 @@ end_transaction(void)
 	last_sequence = 0;
 	has_renamed = false;
 	has_untracked = false;
+	has_forgotten = false;
 	closed = false;
 	unlisted = InvalidSubTransactionId;
 	list_index = NULL; /* goes with TopTransactionContext */

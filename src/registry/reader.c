@@ -17,6 +17,7 @@
 #include "registry/stale.h"
 #include "registry/table.h"
 #include "shm/area.h"
+#include "shm/fallbacks.h"
 #include "shm/load_state.h"
 
 bool
@@ -72,9 +73,12 @@ resolve_in_table(PgrText name, const PgrSharedRoot *root, uint32 directory,
 {
 	PgrDefinition *definition;
 
-	if (pgr_table == NULL || pgr_directory_is_complete(root, directory))
+	if (pgr_table == NULL)
 		return;
-	pgr_load_want();
+	if (!pgr_directory_is_complete(root, directory))
+		pgr_load_want();
+	else if (!pgr_pending_forgotten(pgr_directory_extension()))
+		return;
 	definition = palloc(sizeof(PgrDefinition));
 	if (!pgr_table->definition(name, PGR_VIEW_STATEMENT, definition))
 		return;
@@ -169,6 +173,31 @@ remember(FunctionCallInfo fcinfo, PgrText name, const PgrBlock *block)
 	memcpy(reader->name, name.data, name.len);
 }
 
+static uint64
+fallback_key(const PgrDefinition *definition)
+{
+	uint64 seed = pgr_image->seed ^
+		((uint64) definition->database << 32 | definition->extension);
+
+	return 1 |
+		pgr_key_hash(definition->name, definition->name_len,
+					 pgr_key_word(definition->name, definition->name_len),
+					 seed);
+}
+
+uint64
+pgr_reader_fallbacks(const PgrDefinition *definition)
+{
+	return pgr_fallback_reads(fallback_key(definition));
+}
+
+static void
+count_fallback(const PgrDefinition *definition)
+{
+	if (definition->durable)
+		pgr_fallback_count(fallback_key(definition));
+}
+
 /* The whole of a registry that is read from its table. */
 static const PgrBlock *
 block_from_table(const PgrDefinition *definition)
@@ -183,6 +212,7 @@ find_in_table(const PgrDefinition *definition, PgrText key, PgrValue *value)
 {
 	TimestampTz expires_at;
 
+	count_fallback(definition);
 	/* how old the registry is only the whole of it can tell */
 	if (definition->max_age_us != 0 && block_from_table(definition) == NULL)
 		return false;
@@ -242,7 +272,10 @@ pgr_reader_block(PgrText name)
 
 	resolve_allowed(name, &target);
 	if (target.from_table)
+	{
+		count_fallback(target.definition);
 		return block_from_table(target.definition);
+	}
 	if (!pgr_stale_may_serve(target.definition, target.block))
 		return NULL;
 	if (!pgr_pending_any())

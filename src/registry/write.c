@@ -139,7 +139,7 @@ definition_in_table(const PgrRegistryName *registry, PgrDefinition *definition)
 													 registry->database,
 													 registry->extension));
 	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
-	return !complete &&
+	return (!complete || pgr_pending_forgotten(registry->extension)) &&
 		pgr_table->definition(name, PGR_VIEW_NEWEST, definition);
 }
 

@@ -10,6 +10,7 @@
 #include "utils/builtins.h"
 
 #include "registry/block.h"
+#include "log/hook.h"
 #include "shm/area.h"
 #include "shm/load_state.h"
 
@@ -19,6 +20,8 @@ PG_FUNCTION_INFO_V1(pgr_sql_test_groups_searched);
 PG_FUNCTION_INFO_V1(pgr_sql_test_entries_copied);
 PG_FUNCTION_INFO_V1(pgr_sql_test_load_want);
 PG_FUNCTION_INFO_V1(pgr_sql_test_load_state);
+PG_FUNCTION_INFO_V1(pgr_sql_test_log_claim);
+PG_FUNCTION_INFO_V1(pgr_sql_test_log_release);
 
 Datum
 pgr_sql_test_groups_searched(PG_FUNCTION_ARGS)
@@ -36,6 +39,24 @@ Datum
 pgr_sql_test_load_want(PG_FUNCTION_ARGS)
 {
 	pgr_load_want();
+	PG_RETURN_VOID();
+}
+
+/* What a writer has that was stopped in the middle of a record: a slot. */
+Datum
+pgr_sql_test_log_claim(PG_FUNCTION_ARGS)
+{
+	uint64 ticket;
+
+	if (pgr_ring_claim(pgr_log_ring, &ticket) == NULL)
+		elog(ERROR, "the slot is taken");
+	PG_RETURN_INT64((int64) ticket);
+}
+
+Datum
+pgr_sql_test_log_release(PG_FUNCTION_ARGS)
+{
+	pgr_ring_release(pgr_log_ring, (uint64) PG_GETARG_INT64(0));
 	PG_RETURN_VOID();
 }
 

@@ -152,7 +152,7 @@ pgr_sql_advance(PG_FUNCTION_ARGS)
  * ------------------------------------------------------------------------
  */
 
-#define REGISTRY_COLUMNS 12
+#define REGISTRY_COLUMNS 13
 
 static void
 describe_max_age(int64 max_age_us, uint8 on_stale, Datum *values, bool *nulls)
@@ -219,6 +219,8 @@ put_registry(ReturnSetInfo *result, const PgrBlock *block,
 	values[8] = optional_timestamp(pgr_block_changed_at(block,
 														pin->generation),
 								   &nulls[8]);
+	nulls[12] = !definition->durable;
+	values[12] = Int64GetDatum((int64) pgr_reader_fallbacks(definition));
 	if (definition->kind == PGR_BLOCK_RATES)
 		describe_age_of_rates(block, values, nulls);
 	else
@@ -256,7 +258,8 @@ put_named(const PgrRegistryName *name, void *arg)
 	const PgrDefinition *definition = pgr_reader_look(text, &block,
 													  &from_table);
 
-	if (definition != NULL)
+	/* what only the table knows is put_unloaded's to show */
+	if (definition != NULL && definition->incarnation != 0)
 		put_changed(arg, block, definition, from_table);
 }
 
@@ -318,7 +321,8 @@ pgr_sql_list_registries(PG_FUNCTION_ARGS)
 	put_registry(result, rates, &rates->definition, false);
 	slot = pgr_directory_slot(pin->root, pin->generation, MyDatabaseId,
 							  pgr_directory_extension());
-	if (!pgr_directory_is_complete(pin->root, slot))
+	if (!pgr_directory_is_complete(pin->root, slot) ||
+		pgr_pending_forgotten(pgr_directory_extension()))
 		pgr_table->each_definition(PGR_VIEW_STATEMENT, put_unloaded, result);
 	if (slot != PGR_NO_SLOT)
 		put_committed(result, pgr_root_block(pgr_image, pin->root, slot), pin);
