@@ -27,6 +27,7 @@
 #include "registry/write.h"
 #include "settings.h"
 #include "shm/area.h"
+#include "shm/follow_state.h"
 #include "shm/load_state.h"
 #include "shm/refresh_state.h"
 
@@ -117,6 +118,8 @@ _PG_init(void)
 					  (void **) &pgr_refresh_state);
 	pgr_area_add_part(pgr_load_state_size, pgr_load_state_init,
 					  (void **) &pgr_load_state);
+	pgr_area_add_part(pgr_follow_state_size, pgr_follow_state_init,
+					  (void **) &pgr_follow_state);
 	pgr_area_add_part(pgr_log_ring_size, pgr_log_ring_init,
 					  (void **) &pgr_log_ring);
 	pgr_area_install();

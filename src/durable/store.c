@@ -21,6 +21,7 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "durable/changes.h"
 #include "durable/rows.h"
 #include "durable/store.h"
 #include "durable/tables.h"
@@ -200,10 +201,15 @@ list_put(const PgrDefinition *definition, const PgrStorePut *put)
 					GetCurrentTransactionStartTimestamp(), put->expires_at);
 }
 
-/* What the image does not know it need not be told: see trigger.c. */
+/*
+ * What the image does not know it need not be told: see trigger.c.  A standby
+ * learns of what is listed when the list is committed.
+ */
 static bool
 is_listed(const PgrDefinition *definition)
 {
+	if (definition->incarnation == 0)
+		pgr_changes_note(name_of(definition));
 	return definition->incarnation != 0;
 }
 
@@ -327,6 +333,7 @@ pgr_store_create(PgrDefinition *definition)
 
 	definition_values(definition, values, nulls);
 	(void) run(&insert_definition, values, nulls);
+	pgr_changes_note(name);
 	definition->residency = definition->durable &&
 			pgr_tables_have_entries(name, PGR_VIEW_NEWEST) ?
 		PGR_FROM_TABLE :
@@ -342,6 +349,7 @@ pgr_store_drop(const PgrDefinition *definition)
 	values[0] = name_datum(definition);
 	values[1] = now_datum();
 	(void) run(&delete_definition, values, NULL);
+	pgr_changes_note(name_of(definition));
 	if (definition->durable)
 		(void) run(&delete_all, values, NULL);
 	pgr_pending_drop(definition);
@@ -356,6 +364,8 @@ pgr_store_alter(const PgrDefinition *definition, const PgrDefinition *altered)
 	definition_values(altered, values, nulls);
 	values[8] = name_datum(definition);
 	(void) run(&update_definition, values, nulls);
+	pgr_changes_note(name_of(definition));
+	pgr_changes_note(name_of(altered));
 	if (definition->durable && strcmp(definition->name, altered->name) != 0)
 	{
 		values[0] = name_datum(definition);

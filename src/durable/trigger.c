@@ -25,6 +25,7 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "durable/changes.h"
 #include "durable/store.h"
 #include "durable/tables.h"
 #include "registry/pending.h"
@@ -114,12 +115,18 @@ before_row(const TriggerData *trigger)
  * ------------------------------------------------------------------------
  */
 
-/* The registry of a row, if it is one whose changes are listed. */
+/*
+ * The registry of a row, if it is one whose changes are listed.  Of others a
+ * standby is told here.
+ */
 static bool
 is_listed(const PgrTableRow *row, PgrDefinition *definition)
 {
-	return pgr_write_open_row(row->registry, &row->key, definition) &&
-		definition->incarnation != 0;
+	if (pgr_write_open_row(row->registry, &row->key, definition) &&
+		definition->incarnation != 0)
+		return true;
+	pgr_changes_note(row->registry);
+	return false;
 }
 
 static void
@@ -206,9 +213,12 @@ clear_durable(const PgrDefinition *definition, void *arg)
 	PgrText name = {definition->name, definition->name_len};
 	PgrDefinition now;
 
-	if (definition->durable && pgr_write_open_row(name, NULL, &now) &&
-		now.incarnation != 0)
+	if (!definition->durable || !pgr_write_open_row(name, NULL, &now))
+		return;
+	if (now.incarnation != 0)
 		pgr_pending_clear(&now);
+	else
+		pgr_changes_note(name);
 }
 
 static bool
@@ -308,6 +318,14 @@ record_drop(const PgrDefinition *row)
 		pgr_pending_drop(&definition);
 }
 
+static PgrText
+name_of(const PgrDefinition *definition)
+{
+	PgrText name = {definition->name, definition->name_len};
+
+	return name;
+}
+
 static void
 after_definition(const TriggerData *trigger)
 {
@@ -316,6 +334,7 @@ after_definition(const TriggerData *trigger)
 	PgrDefinition after;
 
 	pgr_tables_read_definition(trigger->tg_trigtuple, desc, &before);
+	pgr_changes_note(name_of(&before));
 	if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
 		record_create(&before);
 	else if (TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
@@ -323,6 +342,7 @@ after_definition(const TriggerData *trigger)
 	else
 	{
 		pgr_tables_read_definition(trigger->tg_newtuple, desc, &after);
+		pgr_changes_note(name_of(&after));
 		record_alter(&before, &after);
 	}
 }
@@ -330,6 +350,7 @@ after_definition(const TriggerData *trigger)
 static void
 drop_definition(const PgrDefinition *definition, void *arg)
 {
+	pgr_changes_note(name_of(definition));
 	record_drop(definition);
 }
 

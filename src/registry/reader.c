@@ -5,6 +5,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "mb/pg_wchar.h"
 #include "nodes/primnodes.h"
 #include "utils/acl.h"
@@ -17,6 +18,7 @@
 #include "registry/stale.h"
 #include "registry/table.h"
 #include "shm/area.h"
+#include "shm/follow_state.h"
 #include "shm/load_state.h"
 
 bool
@@ -40,14 +42,20 @@ pgr_reader_refuse(PgrText name)
 					len, name.data)));
 }
 
+static bool
+is_rates(PgrText name)
+{
+	return name.len == strlen(PGR_RATES_NAME) &&
+		memcmp(name.data, PGR_RATES_NAME, name.len) == 0;
+}
+
 static PgrRegistryName
 registry_name(PgrText name)
 {
 	PgrRegistryName registry = {MyDatabaseId, pgr_directory_extension(),
 								name.data, name.len};
 
-	if (name.len == strlen(PGR_RATES_NAME) &&
-		memcmp(name.data, PGR_RATES_NAME, name.len) == 0)
+	if (is_rates(name))
 		registry.database = registry.extension = InvalidOid;
 	return registry;
 }
@@ -74,12 +82,36 @@ resolve_in_table(PgrText name, const PgrSharedRoot *root, uint32 directory,
 
 	if (pgr_table == NULL || pgr_directory_is_complete(root, directory))
 		return;
-	pgr_load_want();
+	if (!RecoveryInProgress())
+		pgr_load_want();
 	definition = palloc(sizeof(PgrDefinition));
 	if (!pgr_table->definition(name, PGR_VIEW_STATEMENT, definition))
 		return;
+	if (definition->durable && pgr_follow_is_wanted(MyDatabaseId))
+		pgr_load_want();
 	target->definition = definition;
 	target->from_table = true;
+}
+
+/*
+ * What follows replay is not as new as it has to be, or a promotion has made
+ * the tables writable.  They know, and our own changes of durable registries
+ * are in them.
+ */
+static bool
+resolve_ahead_of_image(PgrText name, Target *target)
+{
+	PgrDefinition *definition = palloc(sizeof(PgrDefinition));
+
+	if (pgr_follow_is_wanted(MyDatabaseId))
+		pgr_load_want();
+	if (!pgr_table->definition(name, PGR_VIEW_STATEMENT, definition))
+		return true;
+	if (!definition->durable && pgr_pending_any())
+		return false;
+	target->definition = definition;
+	target->from_table = true;
+	return true;
 }
 
 /* Resolve a name under the statement's pin. */
@@ -94,6 +126,9 @@ resolve(PgrText name, Target *target)
 	if (name.len == 0 || name.len >= PGR_NAME_LEN)
 		return;
 	pin = pgr_pin();
+	if (unlikely(pin->lags) && !is_rates(name) &&
+		resolve_ahead_of_image(name, target))
+		return;
 	if (pgr_pending_any())
 	{
 		PgrRegistryName registry = registry_name(name);
