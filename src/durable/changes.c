@@ -10,7 +10,7 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "access/xlog.h"
-#include "catalog/indexing.h"
+#include "catalog/index.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
@@ -78,11 +78,30 @@ keys_datum(const PgrChange *changes, int n)
 		construct_array(keys, n, TEXTOID, -1, false, TYPALIGN_INT));
 }
 
+static Relation
+open_index(Relation relation, LOCKMODE mode)
+{
+	List *indexes = RelationGetIndexList(relation);
+
+	if (indexes == NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table \"%s.%s\" has lost its index", PGR_SCHEMA,
+						RelationGetRelationName(relation))));
+	return index_open(linitial_oid(indexes), mode);
+}
+
+/*
+ * As catalogs are written, below the executor: a put() of one key pays for
+ * this.
+ */
 static void
 insert_row(Relation relation, PgrText registry, Datum keys)
 {
 	Datum values[PGR_CHANGES_COLUMNS];
 	bool nulls[PGR_CHANGES_COLUMNS] = {false};
+	Relation index = open_index(relation, RowExclusiveLock);
+	IndexInfo *info = BuildIndexInfo(index);
 	HeapTuple tuple;
 
 	values[PGR_CHANGES_WRITTEN_BY - 1] = FullTransactionIdGetDatum(
@@ -91,8 +110,11 @@ insert_row(Relation relation, PgrText registry, Datum keys)
 	values[PGR_CHANGES_KEYS - 1] = keys;
 	nulls[PGR_CHANGES_KEYS - 1] = keys == (Datum) 0;
 	tuple = heap_form_tuple(RelationGetDescr(relation), values, nulls);
-	CatalogTupleInsert(relation, tuple);
-	heap_freetuple(tuple);
+	simple_heap_insert(relation, tuple);
+	/* its one column is the table's first */
+	(void) index_insert(index, values, nulls, &tuple->t_self, relation,
+						UNIQUE_CHECK_NO, false, info);
+	index_close(index, NoLock);
 }
 
 /* ------------------------------------------------------------------------
@@ -136,19 +158,6 @@ written_by(HeapTuple tuple, TupleDesc desc)
 		heap_getattr(tuple, PGR_CHANGES_WRITTEN_BY, desc, &isnull)));
 }
 
-static Relation
-open_index(Relation relation)
-{
-	List *indexes = RelationGetIndexList(relation);
-
-	if (indexes == NIL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("table \"%s.%s\" has lost its index", PGR_SCHEMA,
-						RelationGetRelationName(relation))));
-	return index_open(linitial_oid(indexes), AccessShareLock);
-}
-
 static void
 bound(ScanKeyData *key, bool lower, uint64 xid)
 {
@@ -162,7 +171,7 @@ bound(ScanKeyData *key, bool lower, uint64 xid)
 static uint64
 delete_below(Relation relation, uint64 horizon)
 {
-	Relation index = open_index(relation);
+	Relation index = open_index(relation, AccessShareLock);
 	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
 	uint64 last = 0;
 	int n = 0;
@@ -311,7 +320,7 @@ pgr_changes_visit(uint64 from, uint64 to,
 	if (!OidIsValid(table))
 		pgr_tables_missing();
 	relation = table_open(table, AccessShareLock);
-	index = open_index(relation);
+	index = open_index(relation, AccessShareLock);
 	bound(&keys[0], true, from);
 	bound(&keys[1], false, to);
 	scan = systable_beginscan_ordered(relation, index, GetActiveSnapshot(), 2,
