@@ -36,6 +36,16 @@ CREATE TABLE registry.stored_entries (
     PRIMARY KEY (registry, key))
 WITH (fillfactor = 90);
 
+-- What transactions have changed lately, for standbys, which read it anew: one
+-- row for each transaction and registry; keys NULL: all of it.  Only the
+-- library writes here; what anybody else would insert (a subscription, say)
+-- is dropped.  Not dumped: it is about this cluster's transactions.
+CREATE TABLE registry.changes (
+    written_by xid8 NOT NULL,
+    registry text COLLATE "C" NOT NULL,
+    keys text[]);
+CREATE INDEX changes_written_by ON registry.changes (written_by);
+
 CREATE FUNCTION registry.definitions_changed()
 RETURNS trigger
 AS 'MODULE_PATHNAME', 'pgr_sql_definitions_trigger'
@@ -46,6 +56,14 @@ RETURNS trigger
 AS 'MODULE_PATHNAME', 'pgr_sql_entries_trigger'
 LANGUAGE C;
 
+CREATE FUNCTION registry.changes_refused()
+RETURNS trigger
+AS 'MODULE_PATHNAME', 'pgr_sql_changes_trigger'
+LANGUAGE C;
+
+CREATE TRIGGER refused BEFORE INSERT OR UPDATE ON registry.changes
+    FOR EACH ROW EXECUTE FUNCTION registry.changes_refused();
+ALTER TABLE registry.changes ENABLE ALWAYS TRIGGER refused;
 CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE
     ON registry.definitions
     FOR EACH ROW EXECUTE FUNCTION registry.definitions_changed();

@@ -29,6 +29,7 @@
 #include "settings.h"
 #include "shm/area.h"
 #include "shm/fallbacks.h"
+#include "shm/follow_state.h"
 #include "shm/load_state.h"
 #include "shm/refresh_state.h"
 
@@ -125,6 +126,8 @@ _PG_init(void)
 					  (void **) &pgr_load_state);
 	pgr_area_add_part(pgr_fallbacks_size, pgr_fallbacks_init,
 					  (void **) &pgr_fallbacks);
+	pgr_area_add_part(pgr_follow_state_size, pgr_follow_state_init,
+					  (void **) &pgr_follow_state);
 	pgr_area_add_part(pgr_log_ring_size, pgr_log_ring_init,
 					  (void **) &pgr_log_ring);
 	pgr_area_install();

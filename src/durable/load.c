@@ -5,7 +5,6 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "access/xlog.h"
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
 #include "utils/memutils.h"
@@ -21,8 +20,10 @@
 #include "registry/pending.h"
 #include "registry/pin.h"
 #include "registry/plan.h"
+#include "registry/restate.h"
 #include "registry/write.h"
 #include "shm/area.h"
+#include "shm/follow_state.h"
 
 /* ------------------------------------------------------------------------
  * One registry
@@ -223,6 +224,21 @@ prepare_load(HollowList *list)
 	return true;
 }
 
+/*
+ * A follower that finds itself on a promoted server brings the image up to
+ * date, which is less work; if there is none, what it left goes.
+ */
+static bool
+is_being_followed(void)
+{
+	const PgrFollowPlace *place = pgr_follow_place(MyDatabaseId);
+
+	if (place != NULL && place->pid != 0)
+		return true;
+	pgr_restate_end_following();
+	return false;
+}
+
 int
 pgr_load_database(void)
 {
@@ -233,8 +249,7 @@ pgr_load_database(void)
 	ListCell *cell;
 	int failed = 0;
 
-	/* replay would go on behind our back */
-	if (!RecoveryInProgress() && prepare_load(&list))
+	if (!is_being_followed() && prepare_load(&list))
 	{
 		foreach (cell, list.definitions)
 		{

@@ -23,6 +23,7 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "durable/changes.h"
 #include "durable/guard.h"
 #include "durable/rows.h"
 #include "durable/store.h"
@@ -216,10 +217,15 @@ list_put(const PgrDefinition *definition, const PgrStorePut *put)
 					GetCurrentTransactionStartTimestamp(), put->expires_at);
 }
 
-/* What the image does not know it need not be told: see trigger.c. */
+/*
+ * What the image does not know it need not be told: see trigger.c.  A standby
+ * learns of what is listed when the list is committed.
+ */
 static bool
 is_listed(const PgrDefinition *definition)
 {
+	if (definition->incarnation == 0)
+		pgr_changes_note(name_of(definition));
 	return definition->incarnation != 0;
 }
 
@@ -357,6 +363,7 @@ pgr_store_create(PgrDefinition *definition)
 
 	definition_values(definition, values, nulls);
 	(void) run(&insert_definition, values, nulls);
+	pgr_changes_note(name_of(definition));
 	definition->residency = residency_of_new(definition);
 	pgr_pending_create(definition);
 }
@@ -369,6 +376,7 @@ pgr_store_drop(const PgrDefinition *definition)
 	values[0] = name_datum(definition);
 	values[1] = now_datum();
 	(void) run(&delete_definition, values, NULL);
+	pgr_changes_note(name_of(definition));
 	if (definition->durable)
 		(void) run(&delete_all, values, NULL);
 	pgr_pending_drop(definition);
@@ -401,6 +409,8 @@ pgr_store_alter(const PgrDefinition *definition, const PgrDefinition *altered)
 	definition_values(altered, values, nulls);
 	values[8] = name_datum(definition);
 	(void) run(&update_definition, values, nulls);
+	pgr_changes_note(name_of(definition));
+	pgr_changes_note(name_of(altered));
 	if (strcmp(definition->name, altered->name) != 0)
 		rename_rows(definition, altered);
 	pgr_pending_alter(definition, altered);

@@ -25,6 +25,7 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "durable/changes.h"
 #include "durable/tables.h"
 #include "registry/directory.h"
 #include "registry/stale.h"
@@ -54,6 +55,12 @@ Oid
 pgr_tables_entries(void)
 {
 	return table_named("stored_entries");
+}
+
+Oid
+pgr_tables_changes(void)
+{
+	return table_named("changes");
 }
 
 void
@@ -370,4 +377,5 @@ const PgrTable pgr_tables = {
 	.each_definition = each_definition,
 	.find = find_entry,
 	.scan = scan_entries,
+	.log_changes = pgr_changes_write,
 };

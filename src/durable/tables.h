@@ -4,6 +4,7 @@
  *
  *		registry.definitions	one row for each registry
  *		registry.stored_entries	one row for each entry of a durable registry
+ *		registry.changes	what standbys are to read anew (changes.h)
  *
  * They are ordinary tables: WAL, crash recovery, dumps and replication are
  * PostgreSQL's own (D-1, D-2).  They are found by name, as a dump finds them.
@@ -45,9 +46,19 @@ enum PgrEntryColumn
 	PGR_ENTRY_COLUMNS = PGR_ENTRY_EXPIRES_AT
 };
 
+/* Columns of registry.changes. */
+enum PgrChangesColumn
+{
+	PGR_CHANGES_WRITTEN_BY = 1,
+	PGR_CHANGES_REGISTRY,
+	PGR_CHANGES_KEYS,
+	PGR_CHANGES_COLUMNS = PGR_CHANGES_KEYS
+};
+
 /* 0 if the extension is not installed here. */
 extern Oid pgr_tables_definitions(void);
 extern Oid pgr_tables_entries(void);
+extern Oid pgr_tables_changes(void);
 
 /* ERROR undefined_table, with what to do. */
 extern void pgr_tables_missing(void) pg_attribute_noreturn();

@@ -21,6 +21,7 @@
 #include "registry/directory.h"
 #include "registry/pending_list.h"
 #include "registry/pin.h"
+#include "registry/table.h"
 #include "settings.h"
 #include "shm/area.h"
 #include "shm/load_state.h"
@@ -685,6 +686,33 @@ compile(Compiler *compiler, PgrPendingChange **changes, int n)
 				  &compiler->databases);
 }
 
+/*
+ * For standbys: what the list has of durable registries.  Whoever creates,
+ * alters or drops one, or changes what is not listed, has said so already.
+ */
+static void
+log_target(const Target *target)
+{
+	const PgrFold *fold = &target->fold;
+	PgrText name = {target->origin.name, target->origin.len};
+	bool all = target->existing == NULL || fold->fresh || target->untracked;
+
+	if (target->origin.database != MyDatabaseId || target->drop ||
+		(target->incarnation & PGR_PROVISIONAL) || is_renamed(target) ||
+		(target->existing != NULL && !target->existing->definition.durable))
+		return;
+	if (all || fold->nchanges > 0)
+		pgr_table->log_changes(name, all ? NULL : fold->changes,
+							   fold->nchanges);
+}
+
+static void
+log_changes(const Compiler *compiler)
+{
+	for (int i = 0; i < compiler->ntargets; i++)
+		log_target(&compiler->targets[i]);
+}
+
 /* Directory entries name slots: write those that the reservation took. */
 static void
 resolve_fixups(Compiler *compiler)
@@ -743,6 +771,7 @@ pgr_pending_prepare_commit(void)
 	compiler.root = pin->root;
 	compiler.generation = pin->generation;
 	compile(&compiler, changes, n);
+	log_changes(&compiler);
 
 	forgets = compiler.forget;
 	memset(&plan, 0, sizeof(plan));

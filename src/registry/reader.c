@@ -5,6 +5,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "mb/pg_wchar.h"
 #include "nodes/primnodes.h"
 #include "utils/acl.h"
@@ -18,6 +19,7 @@
 #include "registry/table.h"
 #include "shm/area.h"
 #include "shm/fallbacks.h"
+#include "shm/follow_state.h"
 #include "shm/load_state.h"
 
 bool
@@ -41,14 +43,20 @@ pgr_reader_refuse(PgrText name)
 					len, name.data)));
 }
 
+static bool
+is_rates(PgrText name)
+{
+	return name.len == strlen(PGR_RATES_NAME) &&
+		memcmp(name.data, PGR_RATES_NAME, name.len) == 0;
+}
+
 static PgrRegistryName
 registry_name(PgrText name)
 {
 	PgrRegistryName registry = {MyDatabaseId, pgr_directory_extension(),
 								name.data, name.len};
 
-	if (name.len == strlen(PGR_RATES_NAME) &&
-		memcmp(name.data, PGR_RATES_NAME, name.len) == 0)
+	if (is_rates(name))
 		registry.database = registry.extension = InvalidOid;
 	return registry;
 }
@@ -75,15 +83,41 @@ resolve_in_table(PgrText name, const PgrSharedRoot *root, uint32 directory,
 
 	if (pgr_table == NULL)
 		return;
-	if (!pgr_directory_is_complete(root, directory))
+	if (pgr_directory_is_complete(root, directory))
+	{
+		if (!pgr_pending_forgotten(pgr_directory_extension()))
+			return;
+	}
+	else if (!RecoveryInProgress())
 		pgr_load_want();
-	else if (!pgr_pending_forgotten(pgr_directory_extension()))
-		return;
 	definition = palloc(sizeof(PgrDefinition));
 	if (!pgr_table->definition(name, PGR_VIEW_STATEMENT, definition))
 		return;
+	if (definition->durable && pgr_follow_is_wanted(MyDatabaseId))
+		pgr_load_want();
 	target->definition = definition;
 	target->from_table = true;
+}
+
+/*
+ * What follows replay is not as new as it has to be, or a promotion has made
+ * the tables writable.  They know, and our own changes of durable registries
+ * are in them.
+ */
+static bool
+resolve_ahead_of_image(PgrText name, Target *target)
+{
+	PgrDefinition *definition = palloc(sizeof(PgrDefinition));
+
+	if (pgr_follow_is_wanted(MyDatabaseId))
+		pgr_load_want();
+	if (!pgr_table->definition(name, PGR_VIEW_STATEMENT, definition))
+		return true;
+	if (!definition->durable && pgr_pending_any())
+		return false;
+	target->definition = definition;
+	target->from_table = true;
+	return true;
 }
 
 /* Resolve a name under the statement's pin. */
@@ -98,6 +132,9 @@ resolve(PgrText name, Target *target)
 	if (name.len == 0 || name.len >= PGR_NAME_LEN)
 		return;
 	pin = pgr_pin();
+	if (unlikely(pin->lags) && !is_rates(name) &&
+		resolve_ahead_of_image(name, target))
+		return;
 	if (pgr_pending_any())
 	{
 		PgrRegistryName registry = registry_name(name);

@@ -48,6 +48,8 @@ typedef struct PgrTable
 	/* In the order of keys; the row is valid during the visit. */
 	void (*scan)(PgrText registry, PgrTableView view,
 				 void (*visit)(const PgrTableRow *row, void *arg), void *arg);
+	/* For standbys: this transaction changes these keys; NULL = whatever. */
+	void (*log_changes)(PgrText registry, const PgrChange *changes, int n);
 } PgrTable;
 
 /* Set before anybody can read. */

@@ -16,6 +16,7 @@
 
 #include "base/compat.h"
 #include "registry/directory.h"
+#include "registry/restate.h"
 #include "registry/table.h"
 #include "registry/write.h"
 #include "shm/area.h"
@@ -80,6 +81,7 @@ lock_key(const PgrRegistryName *registry, PgrText key)
 void
 pgr_write_lock_directory(void)
 {
+	pgr_restate_end_following();
 	lock_object(MyDatabaseId, 0, DIRECTORY, ExclusiveLock);
 }
 
@@ -96,6 +98,7 @@ pgr_write_allowed_here(const char *what)
 	PreventCommandIfReadOnly(what);
 	PreventCommandIfParallelMode(what);
 	PreventCommandDuringRecovery(what);
+	pgr_restate_end_following();
 }
 
 /*
@@ -258,6 +261,7 @@ pgr_write_open_row(PgrText name, const PgrText *key, PgrDefinition *definition)
 {
 	PgrRegistryName registry = current_name(name);
 
+	pgr_restate_end_following();
 	if (key != NULL)
 		lock_key(&registry, *key);
 	else

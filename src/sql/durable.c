@@ -9,6 +9,7 @@
 #include "utils/builtins.h"
 
 #include "base/compat.h"
+#include "durable/changes.h"
 #include "durable/load.h"
 #include "registry/pending.h"
 #include "registry/write.h"
@@ -66,5 +67,7 @@ pgr_sql_reload(PG_FUNCTION_ARGS)
 	PgrDefinition definition;
 
 	open_durable("registry.reload()", pgr_name_argument(fcinfo), &definition);
+	/* what calls for it may have passed by standbys, too */
+	pgr_changes_note(pgr_name_argument(fcinfo));
 	PG_RETURN_BOOL(pgr_load_registry(&definition));
 }

@@ -321,10 +321,10 @@ pgr_sql_list_registries(PG_FUNCTION_ARGS)
 	put_registry(result, rates, &rates->definition, false);
 	slot = pgr_directory_slot(pin->root, pin->generation, MyDatabaseId,
 							  pgr_directory_extension());
-	if (!pgr_directory_is_complete(pin->root, slot) ||
+	if (pin->lags || !pgr_directory_is_complete(pin->root, slot) ||
 		pgr_pending_forgotten(pgr_directory_extension()))
 		pgr_table->each_definition(PGR_VIEW_STATEMENT, put_unloaded, result);
-	if (slot != PGR_NO_SLOT)
+	if (slot != PGR_NO_SLOT && !pin->lags)
 		put_committed(result, pgr_root_block(pgr_image, pin->root, slot), pin);
 	if (pgr_pending_any())
 		pgr_pending_named(put_named, result);
