@@ -128,8 +128,9 @@ pgr_changes_widen(TransactionId xid)
 	FullTransactionId next = ReadNextFullTransactionId();
 	uint64 wide = ((uint64) EpochFromFullTransactionId(next) << 32) | xid;
 
-	return xid > XidFromFullTransactionId(next) ? wide - (UINT64CONST(1) << 32) :
-												  wide;
+	return xid > XidFromFullTransactionId(next) ?
+		wide - (UINT64CONST(1) << 32) :
+		wide;
 }
 
 static uint64
@@ -249,8 +250,7 @@ pgr_changes_write(PgrText registry, const PgrChange *changes, int n)
 	if (!OidIsValid(table))
 		return;
 	relation = table_open(table, RowExclusiveLock);
-	insert_row(relation, registry,
-			   all ? (Datum) 0 : keys_datum(changes, n));
+	insert_row(relation, registry, all ? (Datum) 0 : keys_datum(changes, n));
 	prune(relation);
 	table_close(relation, NoLock);
 }

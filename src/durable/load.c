@@ -239,6 +239,44 @@ is_being_followed(void)
 	return false;
 }
 
+/*
+ * One registry with a value that nobody can read, say, must not keep the
+ * others out of memory.  It is read from its table, where reading that value
+ * says what is wrong.
+ */
+static bool
+load_one(PgrDefinition *definition)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	volatile bool loaded = false;
+
+	PG_TRY();
+	{
+		begin();
+		loaded = pgr_load_registry(definition);
+		commit();
+	}
+	PG_CATCH();
+	{
+		ErrorData *error;
+
+		MemoryContextSwitchTo(caller);
+		error = CopyErrorData();
+		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED ||
+			error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+			PG_RE_THROW();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		ereport(DEBUG1,
+				(errmsg_internal("registry \"%s\" is not loaded: %s",
+								 definition->name, error->message)));
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(caller);
+	return loaded;
+}
+
 int
 pgr_load_database(void)
 {
@@ -253,9 +291,7 @@ pgr_load_database(void)
 	{
 		foreach (cell, list.definitions)
 		{
-			begin();
-			failed += !pgr_load_registry(lfirst(cell));
-			commit();
+			failed += !load_one(lfirst(cell));
 		}
 	}
 	MemoryContextDelete(list.context);

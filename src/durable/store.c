@@ -225,7 +225,10 @@ static bool
 is_listed(const PgrDefinition *definition)
 {
 	if (definition->incarnation == 0)
+	{
+		pgr_pending_hidden();
 		pgr_changes_note(name_of(definition));
+	}
 	return definition->incarnation != 0;
 }
 

@@ -158,6 +158,7 @@ is_listed(const PgrTableRow *row, PgrDefinition *definition)
 	if (pgr_write_open_row(row->registry, &row->key, definition) &&
 		definition->incarnation != 0)
 		return true;
+	pgr_pending_hidden();
 	pgr_changes_note(row->registry);
 	return false;
 }

@@ -47,6 +47,7 @@ static HTAB *list_index = NULL;    /* in TopTransactionContext */
 
 /* The outermost that has changed a table without any change in the list. */
 static SubTransactionId unlisted = InvalidSubTransactionId;
+static bool has_hidden = false; /* since the transaction began */
 
 static PgrPendingChange *
 change_at(PgrRef ref)
@@ -276,6 +277,40 @@ add_change(PgrPendingKind kind, const PgrRegistryName *registry,
 static bool is_untracked(const PgrRegistryName *origin, uint64 incarnation);
 
 /*
+ * Give back what the list has of a registry that it cannot have whole: nobody
+ * will read it.  But not what a rollback to a savepoint would leave.
+ */
+static void
+forget_listed(const PgrRegistryName *origin, uint64 incarnation)
+{
+	SubTransactionId mine = GetCurrentSubTransactionId();
+	PgrRef *link = &head;
+
+	list_index = NULL;
+	LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_EXCLUSIVE);
+	while (*link != 0 && change_at(*link)->subtransaction == mine)
+	{
+		PgrPendingChange *change = change_at(*link);
+		PgrRef ref = *link;
+
+		if (change->incarnation != incarnation ||
+			(change->kind != PGR_CHANGE_PUT &&
+			 change->kind != PGR_CHANGE_DELETE) ||
+			!pgr_change_is_of(change, origin))
+		{
+			link = &change->older;
+			continue;
+		}
+		*link = change->older;
+		list_bytes -= change_bytes(origin, change->key_len, change->value_len);
+		length--;
+		free_change(ref);
+	}
+	pgr_pin_set_pending(head);
+	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
+}
+
+/*
  * A change of entries.  Those of a durable registry are in its table anyway:
  * if the list has no room for them, this transaction goes on without, reads
  * that table, and its commit takes the registry out of memory.
@@ -298,6 +333,7 @@ add_entry_change(PgrPendingKind kind, const PgrDefinition *definition,
 	if (!is_over_quota(kind, change_bytes(registry, key_len, data_len)) &&
 		try_add(kind, registry, key, key_len, data, data_len, rest))
 		return;
+	forget_listed(registry, definition->incarnation);
 	add_change(PGR_CHANGE_UNTRACKED, registry, "", 0, NULL, 0, &untracked);
 	has_untracked = true;
 }
@@ -436,6 +472,18 @@ pgr_pending_drop_all(Oid database, Oid extension)
 	PgrRegistryName registry = {database, extension, "", 0};
 
 	add_change(PGR_CHANGE_DROP_ALL, &registry, NULL, 0, NULL, 0, &rest);
+}
+
+void
+pgr_pending_hidden(void)
+{
+	has_hidden = true;
+}
+
+bool
+pgr_pending_has_hidden(void)
+{
+	return has_hidden;
 }
 
 void
@@ -927,6 +975,7 @@ end_transaction(void)
 	has_forgotten = false;
 	closed = false;
 	unlisted = InvalidSubTransactionId;
+	has_hidden = false;
 	list_index = NULL; /* goes with TopTransactionContext */
 	pgr_pin_end_transaction();
 }

@@ -79,6 +79,13 @@ extern void pgr_pending_drop_all(Oid database, Oid extension);
 extern void pgr_pending_unlisted(void);
 
 /*
+ * The same of a row whose change is not listed; and has this transaction done
+ * that?
+ */
+extern void pgr_pending_hidden(void);
+extern bool pgr_pending_has_hidden(void);
+
+/*
  * The durable registries of this database may be other than the list of
  * changes tells: from this commit on the image does not know them, as after a
  * start of the server, and whatever else the list has of them is void.  Reads

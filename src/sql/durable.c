@@ -29,7 +29,8 @@ open_durable(const char *what, PgrText name, PgrDefinition *definition)
 				 errmsg("registry \"%.*s\" is not durable",
 						definition->name_len, definition->name),
 				 errdetail("There is no table to compare it with.")));
-	if (pgr_pending_any() && pgr_pending_changes(definition))
+	if (pgr_pending_has_hidden() ||
+		(pgr_pending_any() && pgr_pending_changes(definition)))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("%s cannot be used on a registry that this transaction has changed",

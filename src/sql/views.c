@@ -195,7 +195,7 @@ state_name(const PgrBlock *block, bool from_table)
 
 static void
 put_registry(ReturnSetInfo *result, const PgrBlock *block,
-			 const PgrDefinition *definition, bool from_table)
+			 const PgrDefinition *definition, bool from_table, int64 entries)
 {
 	Datum values[REGISTRY_COLUMNS] = {0};
 	bool nulls[REGISTRY_COLUMNS] = {0};
@@ -213,7 +213,8 @@ put_registry(ReturnSetInfo *result, const PgrBlock *block,
 	values[4] = ObjectIdGetDatum(definition->owner);
 	values[5] = CStringGetTextDatum(state_name(block, from_table));
 	values[6] = Int64GetDatum(
-		pgr_block_count(block, pin->generation, pin->at));
+		from_table ? entries :
+					 pgr_block_count(block, pin->generation, pin->at));
 	values[7] = Int64GetDatum(
 		from_table ? 0 : (int64) (block->size + block->outside_bytes));
 	values[8] = optional_timestamp(pgr_block_changed_at(block,
@@ -233,6 +234,8 @@ static void
 put_changed(ReturnSetInfo *result, const PgrBlock *block,
 			const PgrDefinition *definition, bool from_table)
 {
+	TimestampTz last_change;
+	int64 entries = 0;
 	MemoryContext row;
 	MemoryContext caller;
 
@@ -241,10 +244,14 @@ put_changed(ReturnSetInfo *result, const PgrBlock *block,
 	row = row_context();
 	caller = MemoryContextSwitchTo(row);
 	if (from_table)
-		block = pgr_table_block(definition, PGR_VIEW_STATEMENT);
+	{
+		entries = pgr_table_count(definition, PGR_VIEW_STATEMENT,
+								  pgr_pin()->at, &last_change);
+		block = pgr_table_empty_block(definition, last_change);
+	}
 	else if (block == NULL || pgr_pending_changes(definition))
 		block = pgr_pending_overlay(definition, block, pgr_pin());
-	put_registry(result, block, definition, from_table);
+	put_registry(result, block, definition, from_table, entries);
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(row);
 }
@@ -318,7 +325,7 @@ pgr_sql_list_registries(PG_FUNCTION_ARGS)
 	pgr_area_require();
 	pin = pgr_pin();
 	rates = pgr_rates_block();
-	put_registry(result, rates, &rates->definition, false);
+	put_registry(result, rates, &rates->definition, false, 0);
 	slot = pgr_directory_slot(pin->root, pin->generation, MyDatabaseId,
 							  pgr_directory_extension());
 	if (pin->lags || !pgr_directory_is_complete(pin->root, slot) ||
