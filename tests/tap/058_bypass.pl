@@ -132,10 +132,10 @@ my $repeatable = RawProtocol->new($node, 'postgres');
 $repeatable->query('BEGIN ISOLATION LEVEL REPEATABLE READ');
 is($repeatable->one("SELECT registry.get_text('r', 'a')"), '4', 'somebody reads');
 $admin->query("BEGIN; SELECT registry.put('r', 'mine', 'listed'); SELECT registry.create_registry('early', 'text', durable => true);
-	SELECT registry.put('early', 'k', 'listed')");
+	SELECT registry.put('early', 'k', 'listed'); SELECT registry.create_registry('kept', 'text', durable => true)");
 $admin->query('ALTER TABLE registry.stored_entries DISABLE TRIGGER ALL');
 is($admin->one("SELECT registry.get_text('r', 'mine') || registry.get_text('early', 'k')"), 'listedlisted', 'own changes of before are seen');
-$admin->query("$insert ('r', 'one', 'transaction'), ('early', 'one', 'more'); UPDATE registry.stored_entries SET value = '5' WHERE key = 'a'");
+$admin->query("$insert ('r', 'one', 'transaction'), ('early', 'one', 'more'), ('kept', 'k', 'unseen'); UPDATE registry.stored_entries SET value = '5' WHERE key = 'a'");
 is($admin->one("SELECT registry.get_text('r', 'one') || registry.get_text('r', 'a') || registry.get_text('early', 'one')"), 'transaction5more', 'so are those that bypass triggers');
 $admin->query("SAVEPOINT s; $insert ('r', 'two', 'taken back')");
 is($admin->one("SELECT registry.get_text('r', 'two')"), 'taken back', 'in a subtransaction, too');
@@ -145,7 +145,7 @@ is($admin->one("SELECT registry.entry_count('r')"), $admin->one("SELECT count(*)
 $admin->query("SELECT registry.put('r', 'mine', 'again'), registry.alter_registry('early', '{\"name\": \"late\"}')");
 is($admin->one("SELECT registry.get_text('r', 'mine') || registry.get_text('late', 'one')"), 'againmore', 'put() and alter_registry() go on');
 is($admin->one("SELECT string_agg(name || ' ' || state, ', ' ORDER BY name) FROM registry.registries WHERE durable"),
-	'late from table, new from table, r from table', 'the transaction sees each of them once');
+	'kept from table, late from table, new from table, r from table', 'the transaction sees each of them once');
 $admin->query("SELECT registry.drop_registry('late'), registry.create_registry('late', 'text', durable => true), registry.put('late', 'k', 'second')");
 is($admin->one("SELECT string_agg(key || value, ' ') FROM registry.entries('late')"), 'k"second"', 'dropped and created again');
 $admin->query('ALTER TABLE registry.stored_entries ENABLE TRIGGER ALL');
@@ -154,10 +154,11 @@ is($admin->one("SELECT registry.get_text('r', 'three')"), 'seen', 'and what pass
 is(get('a') . get('one') . state(), '4nullresident', 'nobody else sees anything of that');
 $admin->query('COMMIT');
 is(get('a') . get('one') . get('mine') . get('three'), '5transactionagainseen', 'until it commits');
+is($reader->one("SELECT registry.get_text('kept', 'k')"), 'unseen', 'of a registry that the transaction had made before, too');
 is($repeatable->one("SELECT registry.get_text('r', 'a')"), '4', 'REPEATABLE READ goes on with what it had');
 $repeatable->query('COMMIT');
 is_back('one transaction');
-is_back('one transaction', 'late');
+is_back('one transaction', $_) for 'late', 'kept';
 
 # Parallel workers read as their leader does.
 $admin->query('BEGIN; ALTER TABLE registry.stored_entries DISABLE TRIGGER ALL');
