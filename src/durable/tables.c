@@ -15,6 +15,7 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_collation.h"
+#include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -70,6 +71,42 @@ pgr_tables_missing(void)
 			(errcode(ERRCODE_UNDEFINED_TABLE),
 			 errmsg("the tables of extension \"pg_registry\" are missing"),
 			 errhint("If the extension was installed by an older version, run ALTER EXTENSION pg_registry UPDATE.")));
+}
+
+/* The types of the columns that this library knows; there may be more. */
+static const Oid definition_types[PGR_DEF_COLUMNS] = {
+	TEXTOID, TEXTOID, TEXTOID, BOOLOID, INTERVALOID,
+	TEXTOID, BOOLOID, TEXTOID, OIDOID,  TIMESTAMPTZOID,
+};
+static const Oid entry_types[PGR_ENTRY_COLUMNS] = {
+	TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
+};
+
+static bool
+has_columns(TupleDesc desc, const Oid *types, int n)
+{
+	if (desc->natts < n)
+		return false;
+	for (int i = 0; i < n; i++)
+		if (TupleDescAttr(desc, i)->atttypid != types[i])
+			return false;
+	return true;
+}
+
+void
+pgr_tables_check(Relation relation, bool definitions)
+{
+	TupleDesc desc = RelationGetDescr(relation);
+
+	if (relation->rd_rel->relkind == RELKIND_RELATION &&
+		(definitions ? has_columns(desc, definition_types, PGR_DEF_COLUMNS) :
+					   has_columns(desc, entry_types, PGR_ENTRY_COLUMNS)))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("table \"%s.%s\" is not what this version of pg_registry expects",
+					PGR_SCHEMA, RelationGetRelationName(relation)),
+			 errhint("Run ALTER EXTENSION pg_registry UPDATE, and restart the server if its library is the older one.")));
 }
 
 /* ------------------------------------------------------------------------
@@ -217,15 +254,19 @@ key_is(ScanKeyData *key, int number, PgrText text)
 typedef bool (*VisitTuple)(HeapTuple tuple, TupleDesc desc, void *arg);
 
 static void
-scan_table(Oid table, PgrTableView view, int nkeys, ScanKeyData *keys,
-		   VisitTuple visit, void *arg)
+scan_table(Oid table, bool definitions, PgrTableView view, int nkeys,
+		   ScanKeyData *keys, VisitTuple visit, void *arg)
 {
 	Relation relation = table_open(table, AccessShareLock);
 	Oid index = nkeys > 0 ? RelationGetPrimaryKeyIndex(relation) : InvalidOid;
-	Snapshot snapshot = snapshot_of(view);
-	SysScanDesc scan = systable_beginscan(relation, index, OidIsValid(index),
-										  snapshot, nkeys, keys);
+	Snapshot snapshot;
+	SysScanDesc scan;
 	HeapTuple tuple;
+
+	pgr_tables_check(relation, definitions);
+	snapshot = snapshot_of(view);
+	scan = systable_beginscan(relation, index, OidIsValid(index), snapshot,
+							  nkeys, keys);
 
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 		if (!visit(tuple, RelationGetDescr(relation), arg))
@@ -254,7 +295,7 @@ find_definition(PgrText name, PgrTableView view, PgrDefinition *definition)
 	if (!OidIsValid(table))
 		return false;
 	key_is(&key, PGR_DEF_NAME, name);
-	scan_table(table, view, 1, &key, take_definition, definition);
+	scan_table(table, true, view, 1, &key, take_definition, definition);
 	return definition->name_len > 0;
 }
 
@@ -285,7 +326,7 @@ each_definition(PgrTableView view,
 	DefinitionVisit each = {visit, arg};
 
 	if (OidIsValid(table))
-		scan_table(table, view, 0, NULL, visit_definition, &each);
+		scan_table(table, true, view, 0, NULL, visit_definition, &each);
 }
 
 typedef struct EntryFound
@@ -320,7 +361,7 @@ find_entry(PgrText registry, PgrText key, PgrTableView view, PgrTableRow *row)
 		return false;
 	key_is(&keys[0], PGR_ENTRY_REGISTRY, registry);
 	key_is(&keys[1], PGR_ENTRY_KEY, key);
-	scan_table(table, view, 2, keys, take_entry, &found);
+	scan_table(table, false, view, 2, keys, take_entry, &found);
 	return found.found;
 }
 
@@ -354,7 +395,7 @@ scan_entries(PgrText registry, PgrTableView view,
 	if (!OidIsValid(table))
 		pgr_tables_missing();
 	key_is(&key, PGR_ENTRY_REGISTRY, registry);
-	scan_table(table, view, 1, &key, visit_entry, &each);
+	scan_table(table, false, view, 1, &key, visit_entry, &each);
 }
 
 bool
@@ -368,7 +409,7 @@ pgr_tables_have_entries(PgrText name, PgrTableView view)
 	if (!OidIsValid(table))
 		return false;
 	key_is(&key, PGR_ENTRY_REGISTRY, name);
-	scan_table(table, view, 1, &key, take_entry, &found);
+	scan_table(table, false, view, 1, &key, take_entry, &found);
 	return found.found;
 }
 

@@ -14,6 +14,7 @@
 
 #include "access/htup.h"
 #include "access/tupdesc.h"
+#include "utils/relcache.h"
 
 #include "registry/table.h"
 
@@ -62,6 +63,12 @@ extern Oid pgr_tables_changes(void);
 
 /* ERROR undefined_table, with what to do. */
 extern void pgr_tables_missing(void) pg_attribute_noreturn();
+
+/*
+ * ERROR 55000 if it has not the columns that we read, since it was made by
+ * another version.
+ */
+extern void pgr_tables_check(Relation relation, bool definitions);
 
 /*
  * A row as the image knows it.  The owner is 0, so that only superusers may

@@ -271,6 +271,7 @@ pgr_sql_entries_trigger(PG_FUNCTION_ARGS)
 		return PointerGetDatum(TRIGGER_FIRED_FOR_ROW(trigger->tg_event) ?
 								   unchanged_row(trigger) :
 								   NULL);
+	pgr_tables_check(trigger->tg_relation, false);
 	before = TRIGGER_FIRED_BEFORE(trigger->tg_event);
 	if (TRIGGER_FIRED_FOR_STATEMENT(trigger->tg_event))
 	{
@@ -439,6 +440,7 @@ pgr_sql_definitions_trigger(PG_FUNCTION_ARGS)
 		RelationGetRelid(trigger->tg_relation) != pgr_tables_definitions() ||
 		is_quiet())
 		return PointerGetDatum(NULL);
+	pgr_tables_check(trigger->tg_relation, true);
 	if (TRIGGER_FIRED_FOR_STATEMENT(trigger->tg_event))
 		pgr_tables.each_definition(PGR_VIEW_NEWEST, drop_definition, NULL);
 	else
