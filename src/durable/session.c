@@ -53,4 +53,3 @@ pgr_session_is_about_database(const ErrorData *error)
 		 error->sqlerrcode == ERRCODE_DATABASE_DROPPED ||
 		 error->sqlerrcode == ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE);
 }
-
