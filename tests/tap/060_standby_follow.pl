@@ -318,6 +318,21 @@ wait_here("registry.get_bigint('large', 5) = -5 AND registry.get_text('r', 'less
 $standby->append_conf('postgresql.conf', "pg_registry.shared_memory = '384MB'");
 $standby->restart;
 
+# A primary that has not preloaded us can be changed by DML only.
+$primary->append_conf('postgresql.conf', "shared_preload_libraries = ''");
+$primary->restart;
+$primary->safe_psql('postgres', "UPDATE registry.stored_entries SET value = 'plain' WHERE registry = 'r' AND key = 'less';
+	UPDATE registry.definitions SET on_stale = 'error' WHERE name = 'other'");
+$s = RawProtocol->new($standby, 'postgres');
+wait_here("registry.get_text('r', 'less') = 'plain'", 'a primary without preload: DML is followed');
+wait_here("state = 'resident' FROM registry.registries WHERE name = 'other'", 'in memory');
+is(here("on_stale FROM registry.registries WHERE name = 'other'"), 'error', 'definitions, too');
+$primary->append_conf('postgresql.conf', "shared_preload_libraries = 'pg_registry'");
+$primary->restart;
+$p = RawProtocol->new($primary, 'postgres');
+$pairs = RawProtocol->new($primary, 'postgres');
+$p->query("UPDATE registry.definitions SET on_stale = 'serve' WHERE name = 'other'");
+
 # ---------------------------------------------------------------------------
 # Promotion
 # ---------------------------------------------------------------------------
