@@ -56,9 +56,9 @@ typedef struct PgrSettings
 	bool log_capture_detail; /* detail, hint stays, and context */
 
 #ifdef PGR_TESTING
-	int test_commit_delay_ms; /* in the commit callback, W-2's test */
-	int test_load_lock;       /* number of an advisory lock of loaders */
-	int test_load_result;     /* of a loader: -1 = an error */
+	int test_commit_delay_ms;  /* in the commit callback, W-2's test */
+	int test_load_lock;        /* number of an advisory lock of loaders */
+	int test_load_result;      /* of a loader: -1 = an error */
 	int test_log_retention_ms; /* of the log of changes; 0 = as ever */
 #endif
 } PgrSettings;

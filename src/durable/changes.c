@@ -8,6 +8,7 @@
 #include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "access/tableam.h"
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/index.h"
@@ -78,17 +79,52 @@ keys_datum(const PgrChange *changes, int n)
 		construct_array(keys, n, TEXTOID, -1, false, TYPALIGN_INT));
 }
 
+/* Whatever else somebody has made: that of written_by. */
 static Relation
 open_index(Relation relation, LOCKMODE mode)
 {
-	List *indexes = RelationGetIndexList(relation);
+	ListCell *cell;
 
-	if (indexes == NIL)
+	foreach (cell, RelationGetIndexList(relation))
+	{
+		Relation index = index_open(lfirst_oid(cell), mode);
+
+		if (index->rd_index->indisvalid &&
+			index->rd_index->indkey.values[0] == PGR_CHANGES_WRITTEN_BY)
+			return index;
+		index_close(index, mode);
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("table \"%s.%s\" has lost its index", PGR_SCHEMA,
+					RelationGetRelationName(relation))));
+}
+
+/* There can be two of them for a while, when one is made anew. */
+static void
+insert_index_entry(Relation relation, Oid oid, HeapTuple tuple, Datum *values,
+				   bool *nulls)
+{
+	Relation index = index_open(oid, RowExclusiveLock);
+	IndexInfo *info = BuildIndexInfo(index);
+	Datum index_values[INDEX_MAX_KEYS];
+	bool index_nulls[INDEX_MAX_KEYS];
+
+	if (info->ii_Expressions != NIL || info->ii_Predicate != NIL)
 		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("table \"%s.%s\" has lost its index", PGR_SCHEMA,
-						RelationGetRelationName(relation))));
-	return index_open(linitial_oid(indexes), mode);
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("table \"%s.%s\" cannot have the index \"%s\"",
+						PGR_SCHEMA, RelationGetRelationName(relation),
+						RelationGetRelationName(index))));
+	for (int i = 0; i < info->ii_NumIndexAttrs; i++)
+	{
+		index_values[i] = values[info->ii_IndexAttrNumbers[i] - 1];
+		index_nulls[i] = nulls[info->ii_IndexAttrNumbers[i] - 1];
+	}
+	if (info->ii_ReadyForInserts)
+		(void) index_insert(index, index_values, index_nulls, &tuple->t_self,
+							relation, UNIQUE_CHECK_NO, false, info);
+	index_close(index, NoLock);
 }
 
 /*
@@ -100,9 +136,8 @@ insert_row(Relation relation, PgrText registry, Datum keys)
 {
 	Datum values[PGR_CHANGES_COLUMNS];
 	bool nulls[PGR_CHANGES_COLUMNS] = {false};
-	Relation index = open_index(relation, RowExclusiveLock);
-	IndexInfo *info = BuildIndexInfo(index);
 	HeapTuple tuple;
+	ListCell *cell;
 
 	values[PGR_CHANGES_WRITTEN_BY - 1] = FullTransactionIdGetDatum(
 		GetTopFullTransactionId());
@@ -111,10 +146,8 @@ insert_row(Relation relation, PgrText registry, Datum keys)
 	nulls[PGR_CHANGES_KEYS - 1] = keys == (Datum) 0;
 	tuple = heap_form_tuple(RelationGetDescr(relation), values, nulls);
 	simple_heap_insert(relation, tuple);
-	/* its one column is the table's first */
-	(void) index_insert(index, values, nulls, &tuple->t_self, relation,
-						UNIQUE_CHECK_NO, false, info);
-	index_close(index, NoLock);
+	foreach (cell, RelationGetIndexList(relation))
+		insert_index_entry(relation, lfirst_oid(cell), tuple, values, nulls);
 }
 
 /* ------------------------------------------------------------------------
@@ -174,6 +207,7 @@ delete_below(Relation relation, uint64 horizon)
 {
 	Relation index = open_index(relation, AccessShareLock);
 	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TM_FailureData failure;
 	uint64 last = 0;
 	int n = 0;
 	ScanKeyData key;
@@ -187,7 +221,10 @@ delete_below(Relation relation, uint64 horizon)
 			   tuple = systable_getnext_ordered(scan, ForwardScanDirection)))
 	{
 		last = written_by(tuple, RelationGetDescr(relation));
-		simple_heap_delete(relation, &tuple->t_self);
+		/* whoever else deletes it may have it */
+		(void) table_tuple_delete(relation, &tuple->t_self,
+								  GetCurrentCommandId(true), snapshot,
+								  InvalidSnapshot, false, &failure, false);
 		n++;
 	}
 	systable_endscan_ordered(scan);

@@ -556,6 +556,22 @@ pgr_follow_forget(PgrFollowPlace *place)
 	LWLockRelease(pgr_area_lock(PGR_LOCK_FOLLOW));
 }
 
+void
+pgr_follow_forget_dropped(const List *databases)
+{
+	LWLockAcquire(pgr_area_lock(PGR_LOCK_FOLLOW), LW_EXCLUSIVE);
+	for (int i = 0; i < PGR_FOLLOW_PLACES; i++)
+	{
+		PgrFollowPlace *other = &pgr_follow_state->places[i];
+
+		if (OidIsValid(other->database) && other->pid == 0 &&
+			!list_member_oid(databases, other->database) &&
+			pgr_restate_forget(other->database))
+			pgr_follow_release_locked(other);
+	}
+	LWLockRelease(pgr_area_lock(PGR_LOCK_FOLLOW));
+}
+
 /* After the last poll: see 4 of the argument. */
 static void
 end_following(PgrFollowPlace *place)

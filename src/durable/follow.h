@@ -55,6 +55,8 @@
 #ifndef PGR_DURABLE_FOLLOW_H
 #define PGR_DURABLE_FOLLOW_H
 
+#include "nodes/pg_list.h"
+
 #include "shm/follow_state.h"
 
 typedef enum PgrFollowResult
@@ -71,6 +73,9 @@ extern bool pgr_follow_has_registries(void);
  * load.  After an error call it again, once the transaction is aborted.
  */
 extern PgrFollowResult pgr_follow_poll(PgrFollowPlace *place);
+
+/* Databases that are none of these, and that nobody follows, are gone. */
+extern void pgr_follow_forget_dropped(const List *databases);
 
 /* The database or its extension is gone. */
 extern void pgr_follow_forget(PgrFollowPlace *place);

@@ -27,6 +27,7 @@
 #include "utils/wait_event.h"
 
 #include "base/clock.h"
+#include "durable/follow.h"
 #include "durable/loader.h"
 #include "shm/load_state.h"
 
@@ -196,6 +197,7 @@ make_round(Round *round)
 	bool all;
 
 	round->databases = list_databases();
+	pgr_follow_forget_dropped(round->databases);
 	all = run_loaders(round);
 	pgr_load_round_end(round->started, all);
 	report_round(round);

@@ -259,18 +259,58 @@ unchanged_row(const TriggerData *trigger)
 														trigger->tg_trigtuple;
 }
 
+static void
+note_definition(const PgrDefinition *definition, void *arg)
+{
+	PgrText name = {definition->name, definition->name_len};
+
+	pgr_changes_note(name);
+}
+
+static void
+note_tuple(HeapTuple tuple, TupleDesc desc)
+{
+	PgrTableRow row;
+
+	if (tuple == NULL)
+		return;
+	pgr_tables_read_entry(tuple, desc, &row);
+	pgr_changes_note(row.registry);
+}
+
+/* All that a server does that has not preloaded us. */
+static void
+note_for_standbys(const TriggerData *trigger)
+{
+	TupleDesc desc = RelationGetDescr(trigger->tg_relation);
+
+	if (RelationGetRelid(trigger->tg_relation) != pgr_tables_entries() ||
+		TRIGGER_FIRED_BEFORE(trigger->tg_event))
+		return;
+	if (TRIGGER_FIRED_FOR_STATEMENT(trigger->tg_event))
+		pgr_tables.each_definition(PGR_VIEW_NEWEST, note_definition, NULL);
+	else
+	{
+		note_tuple(trigger->tg_trigtuple, desc);
+		note_tuple(trigger->tg_newtuple, desc);
+	}
+}
+
 Datum
 pgr_sql_entries_trigger(PG_FUNCTION_ARGS)
 {
 	const TriggerData *trigger = (const TriggerData *) fcinfo->context;
 	bool before;
 
-	/* without shared memory there is no image to keep */
+	/* without shared memory there is no image to keep, but perhaps a standby */
 	if (!is_trigger_call(fcinfo) ||
 		RelationGetRelid(trigger->tg_relation) != pgr_tables_entries())
+	{
+		note_for_standbys(trigger);
 		return PointerGetDatum(TRIGGER_FIRED_FOR_ROW(trigger->tg_event) ?
 								   unchanged_row(trigger) :
 								   NULL);
+	}
 	pgr_tables_check(trigger->tg_relation, false);
 	before = TRIGGER_FIRED_BEFORE(trigger->tg_event);
 	if (TRIGGER_FIRED_FOR_STATEMENT(trigger->tg_event))
@@ -424,6 +464,28 @@ after_definition(const TriggerData *trigger)
 	record_alter(&before, &after);
 }
 
+/* As note_for_standbys(). */
+static void
+note_definitions(const TriggerData *trigger)
+{
+	TupleDesc desc = RelationGetDescr(trigger->tg_relation);
+	HeapTuple tuples[] = {trigger->tg_trigtuple, trigger->tg_newtuple};
+	PgrDefinition definition;
+
+	if (RelationGetRelid(trigger->tg_relation) != pgr_tables_definitions())
+		return;
+	if (TRIGGER_FIRED_FOR_STATEMENT(trigger->tg_event))
+		pgr_tables.each_definition(PGR_VIEW_NEWEST, note_definition, NULL);
+	for (int i = 0; i < 2; i++)
+	{
+		if (TRIGGER_FIRED_FOR_STATEMENT(trigger->tg_event) ||
+			tuples[i] == NULL)
+			continue;
+		pgr_tables_read_definition(tuples[i], desc, &definition);
+		note_definition(&definition, NULL);
+	}
+}
+
 static void
 drop_definition(const PgrDefinition *definition, void *arg)
 {
@@ -436,7 +498,9 @@ pgr_sql_definitions_trigger(PG_FUNCTION_ARGS)
 {
 	const TriggerData *trigger = (const TriggerData *) fcinfo->context;
 
-	if (!is_trigger_call(fcinfo) ||
+	if (!is_trigger_call(fcinfo))
+		note_definitions(trigger);
+	if (pgr_area_header == NULL ||
 		RelationGetRelid(trigger->tg_relation) != pgr_tables_definitions() ||
 		is_quiet())
 		return PointerGetDatum(NULL);

@@ -511,6 +511,11 @@ growth_of(const PgrPlan *plan, const PgrPlanRegistry *registry)
 	if (registry->definition.kind != PGR_BLOCK_REGISTRY ||
 		registry->action == PGR_PLAN_DROP)
 		return 0;
+	/* what is read from its table costs its name only */
+	if (registry->action == PGR_PLAN_CREATE &&
+		registry->definition.durable &&
+		registry->definition.residency == PGR_FROM_TABLE)
+		return 0;
 	if (registry->action == PGR_PLAN_CREATE)
 		return (int64) pgr_arena_chunk_bytes(arena(), registry->block);
 	if (!registry->patch)

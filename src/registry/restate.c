@@ -220,9 +220,9 @@ emit_directory(Restater *restater)
 	}
 	if (restater->nnames == 0 && complete >= restater->complete)
 		return;
-	directory = emit(restater, PGR_PLAN_CHANGE, slot,
-					 &pgr_root_block(pgr_image, restater->root, slot)
-						  ->definition);
+	directory =
+		emit(restater, PGR_PLAN_CHANGE, slot,
+			 &pgr_root_block(pgr_image, restater->root, slot)->definition);
 	emit_names(restater, directory);
 	if (restater->complete)
 		directory->residency = PGR_MAKE_RESIDENT;
@@ -319,12 +319,19 @@ pgr_restate(Oid extension, PgrRestated *registries, int n, bool complete)
 	/* the newest state, which stays that: nobody else writes here */
 	cell = pgr_line_pin(restater.plan.now, &restater.generation,
 						&restater.root);
-	for (int i = 0; i < n; i++)
-		emit_registry(&restater, &registries[i]);
-	emit_directory(&restater);
-	result = publish(&restater);
-	if (cell >= 0)
-		pgr_line_unpin(cell);
+	PG_TRY();
+	{
+		for (int i = 0; i < n; i++)
+			emit_registry(&restater, &registries[i]);
+		emit_directory(&restater);
+		result = publish(&restater);
+	}
+	PG_FINALLY();
+	{
+		if (cell >= 0)
+			pgr_line_unpin(cell);
+	}
+	PG_END_TRY();
 	return result;
 }
 

@@ -37,8 +37,8 @@ typedef struct PgrFollowCounts
  */
 typedef struct PgrFollowPlace
 {
-	Oid database; /* 0 = free */
-	int pid;      /* 0 = nobody follows, for now */
+	Oid database;               /* 0 = free */
+	int pid;                    /* 0 = nobody follows, for now */
 	pg_atomic_uint64 polled_ms; /* monotonic: the image is no older than this;
 									* 0 = it is not complete */
 	PgrFollowCounts counts;

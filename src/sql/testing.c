@@ -90,13 +90,13 @@ pgr_sql_test_follow_state(PG_FUNCTION_ARGS)
 
 	if (place == NULL)
 		PG_RETURN_NULL();
-	PG_RETURN_TEXT_P(cstring_to_text(psprintf(
-		"{\"pid\": %d, \"lags\": %s, \"polls\": " UINT64_FORMAT
-		", \"keys\": " UINT64_FORMAT ", \"reloads\": " UINT64_FORMAT
-		", \"failures\": " UINT64_FORMAT "}",
-		place->pid, pgr_follow_lags(MyDatabaseId) ? "true" : "false",
-		place->counts.polls, place->counts.keys, place->counts.reloads,
-		place->counts.failures)));
+	PG_RETURN_TEXT_P(cstring_to_text(
+		psprintf("{\"pid\": %d, \"lags\": %s, \"polls\": " UINT64_FORMAT
+				 ", \"keys\": " UINT64_FORMAT ", \"reloads\": " UINT64_FORMAT
+				 ", \"failures\": " UINT64_FORMAT "}",
+				 place->pid, pgr_follow_lags(MyDatabaseId) ? "true" : "false",
+				 place->counts.polls, place->counts.keys,
+				 place->counts.reloads, place->counts.failures)));
 }
 
 #endif
