@@ -225,7 +225,7 @@ $node->append_conf('postgresql.conf', "pg_registry.max_bytes_per_database = '1kB
 $node->reload;
 $node->poll_query_until('postgres', "SELECT current_setting('pg_registry.max_bytes_per_database') <> '0'") or die;
 $admin = session();
-run("BEGIN; UPDATE registry.definitions SET durable = false WHERE durable; UPDATE registry.definitions SET durable = true WHERE name <> 'memory'; COMMIT");
+run("BEGIN; UPDATE registry.definitions SET durable = false WHERE durable AND name <> 'memory'; UPDATE registry.definitions SET durable = true WHERE name <> 'memory'; COMMIT");
 is($admin->one("SELECT string_agg(DISTINCT state, ', ') FROM registry.registries WHERE durable"), 'from table', 'new definitions are read from the table');
 # A registry that is not durable has no way out.
 delete $resident->{$_} for 'own: definitions: not durable';
