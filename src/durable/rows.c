@@ -34,14 +34,31 @@ struct PgrRows
 	Datum registry;
 };
 
+static int
+index_column(Relation index, int i)
+{
+	return index->rd_index->indkey.values[i];
+}
+
+/* Of registry and key, in either order. */
+static bool
+is_key_of_entries(Relation index)
+{
+	return IndexRelationGetNumberOfKeyAttributes(index) == 2 &&
+		index_column(index, 0) + index_column(index, 1) ==
+		PGR_ENTRY_REGISTRY + PGR_ENTRY_KEY;
+}
+
 static Relation
 find_primary_key(const PgrRows *rows)
 {
 	Oid oid = RelationGetPrimaryKeyIndex(rows->table);
+	Relation *indexes = rows->result->ri_IndexRelationDescs;
 
 	for (int i = 0; i < rows->result->ri_NumIndices; i++)
-		if (RelationGetRelid(rows->result->ri_IndexRelationDescs[i]) == oid)
-			return rows->result->ri_IndexRelationDescs[i];
+		if (RelationGetRelid(indexes[i]) == oid &&
+			is_key_of_entries(indexes[i]))
+			return indexes[i];
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("table \"%s.%s\" has lost its primary key", PGR_SCHEMA,
@@ -107,10 +124,14 @@ find_row(PgrRows *rows, Datum key)
 	IndexScanDesc scan;
 	bool found;
 
-	ScanKeyEntryInitialize(&keys[0], 0, 1, BTEqualStrategyNumber, InvalidOid,
-						   C_COLLATION_OID, F_TEXTEQ, rows->registry);
-	ScanKeyEntryInitialize(&keys[1], 0, 2, BTEqualStrategyNumber, InvalidOid,
-						   C_COLLATION_OID, F_TEXTEQ, key);
+	for (int i = 0; i < 2; i++)
+		ScanKeyEntryInitialize(&keys[i], 0, (AttrNumber) (i + 1),
+							   BTEqualStrategyNumber, InvalidOid,
+							   C_COLLATION_OID, F_TEXTEQ,
+							   index_column(rows->primary_key, i) ==
+									   PGR_ENTRY_REGISTRY ?
+								   rows->registry :
+								   key);
 	scan = index_beginscan(rows->table, rows->primary_key, rows->snapshot, 2,
 						   0);
 	index_rescan(scan, keys, 2, NULL, 0);

@@ -250,6 +250,24 @@ key_is(ScanKeyData *key, int number, PgrText text)
 	key->sk_collation = C_COLLATION_OID;
 }
 
+/* The primary key, if it has these columns first and in this order. */
+static Oid
+index_for(Relation relation, int nkeys, const ScanKeyData *keys)
+{
+	Oid oid = nkeys > 0 ? RelationGetPrimaryKeyIndex(relation) : InvalidOid;
+	Relation index;
+
+	if (!OidIsValid(oid))
+		return InvalidOid;
+	index = index_open(oid, AccessShareLock);
+	for (int i = 0; i < nkeys; i++)
+		if (i >= IndexRelationGetNumberOfKeyAttributes(index) ||
+			index->rd_index->indkey.values[i] != keys[i].sk_attno)
+			oid = InvalidOid;
+	index_close(index, AccessShareLock);
+	return oid;
+}
+
 /* Called for each tuple; false ends the scan. */
 typedef bool (*VisitTuple)(HeapTuple tuple, TupleDesc desc, void *arg);
 
@@ -258,7 +276,7 @@ scan_table(Oid table, bool definitions, PgrTableView view, int nkeys,
 		   ScanKeyData *keys, VisitTuple visit, void *arg)
 {
 	Relation relation = table_open(table, AccessShareLock);
-	Oid index = nkeys > 0 ? RelationGetPrimaryKeyIndex(relation) : InvalidOid;
+	Oid index = index_for(relation, nkeys, keys);
 	Snapshot snapshot;
 	SysScanDesc scan;
 	HeapTuple tuple;
