@@ -33,8 +33,8 @@
  * ------------------------------------------------------------------------
  */
 
-static Oid
-table_named(const char *name)
+Oid
+pgr_tables_named(const char *name)
 {
 	Oid schema = get_namespace_oid(PGR_SCHEMA, true);
 
@@ -46,13 +46,13 @@ table_named(const char *name)
 Oid
 pgr_tables_definitions(void)
 {
-	return table_named("definitions");
+	return pgr_tables_named("definitions");
 }
 
 Oid
 pgr_tables_entries(void)
 {
-	return table_named("stored_entries");
+	return pgr_tables_named("stored_entries");
 }
 
 void
@@ -174,9 +174,8 @@ pgr_tables_read_entry(HeapTuple tuple, TupleDesc desc, PgrTableRow *row)
  * ------------------------------------------------------------------------
  */
 
-/* A registered copy: of the statement's snapshot, or of one taken now. */
-static Snapshot
-snapshot_of(PgrTableView view)
+Snapshot
+pgr_tables_snapshot(PgrTableView view)
 {
 	Snapshot snapshot;
 
@@ -209,7 +208,7 @@ scan_table(Oid table, PgrTableView view, int nkeys, ScanKeyData *keys,
 {
 	Relation relation = table_open(table, AccessShareLock);
 	Oid index = nkeys > 0 ? RelationGetPrimaryKeyIndex(relation) : InvalidOid;
-	Snapshot snapshot = snapshot_of(view);
+	Snapshot snapshot = pgr_tables_snapshot(view);
 	SysScanDesc scan = systable_beginscan(relation, index, OidIsValid(index),
 										  snapshot, nkeys, keys);
 	HeapTuple tuple;

@@ -5,6 +5,11 @@
  *		registry.definitions	one row for each registry
  *		registry.stored_entries	one row for each entry of a durable registry
  *
+ * and, read and written by rate_sets.h,
+ *
+ *		registry.rate_sets			one row for each set of exchange rates
+ *		registry.rate_set_values	one row for each rate of a set
+ *
  * They are ordinary tables: WAL, crash recovery, dumps and replication are
  * PostgreSQL's own (D-1, D-2).  They are found by name, as a dump finds them.
  */
@@ -13,6 +18,7 @@
 
 #include "access/htup.h"
 #include "access/tupdesc.h"
+#include "utils/snapshot.h"
 
 #include "registry/table.h"
 
@@ -46,11 +52,15 @@ enum PgrEntryColumn
 };
 
 /* 0 if the extension is not installed here. */
+extern Oid pgr_tables_named(const char *name); /* or an index */
 extern Oid pgr_tables_definitions(void);
 extern Oid pgr_tables_entries(void);
 
 /* ERROR undefined_table, with what to do. */
 extern void pgr_tables_missing(void) pg_attribute_noreturn();
+
+/* A registered copy: of the statement's snapshot, or of one taken now. */
+extern Snapshot pgr_tables_snapshot(PgrTableView view);
 
 /*
  * A row as the image knows it.  The owner is 0, so that only superusers may

@@ -18,12 +18,14 @@
 #include "utils/snapmgr.h"
 
 #include "base/compat.h"
+#include "registry/directory.h"
 #include "registry/pending.h"
 #include "registry/pin.h"
 #include "registry/plan.h"
 #include "registry/rates.h"
 #include "registry/value.h"
 #include "settings.h"
+#include "shm/area.h"
 
 #define SIGNIFICANT_DIGITS 18
 
@@ -241,8 +243,15 @@ fill_info(PgrRatesInfo *info, const PgrRateSet *set, bool manual)
 	memset(info, 0, sizeof(*info));
 	strlcpy(info->base, set->base, sizeof(info->base));
 	info->value_date = set->value_date;
-	info->fetched_at = info->checked_at = set->fetched_at;
+	info->fetched_at = set->fetched_at;
+	info->checked_at = set->checked_at ? set->checked_at : set->fetched_at;
 	info->manual = manual;
+	info->rate_set = set->rate_set;
+	if (set->rate_set != 0)
+	{
+		info->database = MyDatabaseId;
+		info->extension = pgr_directory_extension();
+	}
 	strlcpy(info->source, set->source, sizeof(info->source));
 }
 
@@ -420,8 +429,38 @@ pgr_rates_block(void)
 		block;
 }
 
-void
-pgr_rates_set(const PgrDefinition *definition, const PgrRateSet *set)
+int64
+pgr_rates_row(const PgrRatesInfo *info)
+{
+	return info != NULL && info->rate_set != 0 &&
+			info->database == MyDatabaseId &&
+			info->extension == pgr_directory_extension() ?
+		info->rate_set :
+		0;
+}
+
+int64
+pgr_rates_newest_row(void)
+{
+	PgrRatesInfo info = {0};
+	const PgrRatesInfo *published;
+
+	if (!pgr_pending_newest_rates(&info, sizeof(info)))
+	{
+		LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_SHARED);
+		published = pgr_rates_info(
+			pgr_root_block(pgr_image,
+						   pgr_image_ptr(pgr_image, pgr_image->root),
+						   PGR_SLOT_RATES));
+		if (published != NULL)
+			info = *published;
+		LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
+	}
+	return pgr_rates_row(&info);
+}
+
+static void
+set_pending(const PgrDefinition *definition, const PgrRateSet *set)
 {
 	PgrRatesInfo info;
 	PgrChange *changes;
@@ -435,6 +474,55 @@ pgr_rates_set(const PgrDefinition *definition, const PgrRateSet *set)
 						  changes[i].value};
 
 		pgr_pending_put(definition, changes[i].key, changes[i].key_len, &value,
-						GetCurrentTransactionStartTimestamp(), 0);
+						set->fetched_at, 0);
 	}
+}
+
+void
+pgr_rates_set(const PgrDefinition *definition, const PgrRateSet *set)
+{
+	set_pending(definition, set);
+}
+
+void
+pgr_rates_replace(const PgrDefinition *definition, const PgrRateSet *set)
+{
+	static const PgrRatesInfo none = {0};
+
+	pgr_pending_clear(definition);
+	if (set != NULL)
+		set_pending(definition, set);
+	else
+		pgr_pending_rates(definition, &none, sizeof(none), sizeof(none.base));
+}
+
+const PgrBlock *
+pgr_rates_private_block(const PgrRateSet *set, MemoryContext context)
+{
+	PgrDefinition definition = {
+		.kind = PGR_BLOCK_RATES,
+		.value_type = PGR_TYPE_NUMERIC,
+	};
+	PgrRatesInfo info = {0};
+	PgrBlockBuild build = {
+		.definition = &definition,
+		.seed = pgr_image->seed,
+		.extra = &info,
+		.extra_len = sizeof(info),
+	};
+	PgrChange *changes;
+	MemoryContext caller;
+	const PgrBlock *block;
+
+	if (set != NULL)
+	{
+		fill_info(&info, set, false);
+		build.nchanges = set_changes(set, &changes);
+		build.changes = changes;
+		build.now = set->fetched_at;
+	}
+	caller = MemoryContextSwitchTo(context);
+	block = pgr_block_build_private(&build);
+	MemoryContextSwitchTo(caller);
+	return block;
 }

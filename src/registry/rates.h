@@ -39,8 +39,10 @@ typedef struct PgrRateSet
 	char base[PGR_CURRENCY_LEN + 1];
 	DateADT value_date; /* what the provider says */
 	TimestampTz fetched_at;
-	const char *source; /* shown in views: no secret, masked URL */
-	bool accepted;      /* from another URL than the last set, which somebody
+	TimestampTz checked_at; /* 0 = fetched_at */
+	const char *source;     /* shown in views: no secret, masked URL */
+	int64 rate_set;         /* its row in this database's table; 0 = none */
+	bool accepted; /* from another URL than the last set, which somebody
 					* configured: do not compare */
 	int nrates;
 	PgrRate *rates;
@@ -106,17 +108,26 @@ typedef struct PgrRatesInfo
 	TimestampTz fetched_at;
 	TimestampTz checked_at; /* the last good answer, or set_rates */
 	bool manual;            /* set_rates */
+	int64 rate_set;         /* its row in a table; 0 = none */
+	Oid database;           /* that table is of this database */
+	Oid extension;          /* and of this extension in it */
 	char source[PGR_RATES_SOURCE_LEN];
 } PgrRatesInfo;
 
-/* NULL if no set was ever published. */
+/* NULL if no set was ever published, or the only one was withdrawn. */
 static inline const PgrRatesInfo *
 pgr_rates_info(const PgrBlock *block)
 {
-	return block->extra_len < sizeof(PgrRatesInfo) ?
+	const PgrRatesInfo *info = (const PgrRatesInfo *) ((const char *) block +
+													   block->extra_offset);
+
+	return block->extra_len < sizeof(PgrRatesInfo) || info->base[0] == '\0' ?
 		NULL :
-		(const PgrRatesInfo *) ((const char *) block + block->extra_offset);
+		info;
 }
+
+/* Its row in this database's table; 0 = none. */
+extern int64 pgr_rates_row(const PgrRatesInfo *info);
 
 typedef enum PgrStaleReason
 {
@@ -144,8 +155,25 @@ extern const PgrBlock *pgr_rates_block(void);
  */
 extern Numeric pgr_rates_quotient(Numeric r_to, Numeric r_from);
 
-/* set_rates: the pending changes of this transaction. */
+/*
+ * Writers, under the lock of pgr_write_open_rates: changes of this
+ * transaction.  As pgr_rates_publish, but nothing is compared.
+ */
 extern void pgr_rates_set(const PgrDefinition *definition,
 						  const PgrRateSet *set);
+
+/* Nothing of what was published before stays; NULL: there are no rates. */
+extern void pgr_rates_replace(const PgrDefinition *definition,
+							  const PgrRateSet *set);
+
+/*
+ * The row of the set that others will read once this transaction has
+ * committed, own changes included.
+ */
+extern int64 pgr_rates_newest_row(void);
+
+/* A set (NULL: none) as a block of our own, in "context". */
+extern const PgrBlock *pgr_rates_private_block(const PgrRateSet *set,
+											   MemoryContext context);
 
 #endif /* PGR_REGISTRY_RATES_H */
