@@ -160,6 +160,8 @@ date_text(DateADT date)
 		DirectFunctionCall1(date_out, DateADTGetDatum(date)));
 }
 
+static void refuse_no_set(const RatesReader *reader) pg_attribute_noreturn();
+
 static void
 refuse_no_set(const RatesReader *reader)
 {
