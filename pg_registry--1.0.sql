@@ -120,7 +120,7 @@ CREATE FUNCTION registry.create_registry(
     name text,
     value_type regtype DEFAULT 'jsonb',
     keys text DEFAULT 'unique',
-    durable boolean DEFAULT false,
+    durable boolean DEFAULT true,
     max_age interval DEFAULT NULL,
     on_stale text DEFAULT 'serve',
     notify boolean DEFAULT false,

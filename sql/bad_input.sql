@@ -14,7 +14,7 @@ EXCEPTION WHEN OTHERS THEN
 	                      'DETAIL ' || nullif(detail, ''), 'HINT ' || nullif(hint, '')), 250);
 END $$;
 
-SELECT registry.create_registry('j'), registry.create_registry('t', 'text'), registry.create_registry('n', 'numeric'),
+SELECT registry.create_registry('j', durable => false), registry.create_registry('t', 'text', durable => false), registry.create_registry('n', 'numeric'),
        registry.create_registry('f', 'float8'), registry.create_registry('i', 'bigint'), registry.create_registry('b', 'boolean'),
        registry.create_registry('z', 'timestamptz');
 SELECT registry.put('j', 'k', '1');

@@ -78,7 +78,7 @@ ROLLBACK;
 RESET force_parallel_mode;
 
 -- 5. Half of the memory in one registry: there is no room for a copy, but emptying needs none.
-SELECT registry.drop_registry('own'), registry.create_registry('large', 'text');
+SELECT registry.drop_registry('own'), registry.create_registry('large', 'text', durable => false);
 \set VERBOSITY sqlstate
 DO $$
 DECLARE n int := 0;

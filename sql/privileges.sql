@@ -101,7 +101,7 @@ EXCEPTION WHEN OTHERS THEN
 END $$;
 
 BEGIN;
-SELECT registry.create_registry('secret'), registry.set_rates('EUR', '{"USD": 1.1}');
+SELECT registry.create_registry('secret', durable => false), registry.set_rates('EUR', '{"USD": 1.1}');
 SELECT registry.put('secret', 'k', '1');
 SELECT object, for_nobody, for_monitor, as_role('regress_registry_nobody', call) AS nobody,
        as_role('regress_registry_monitor', call) AS monitor
@@ -127,11 +127,11 @@ SELECT proname FROM pg_proc WHERE pronamespace = 'registry'::regnamespace AND (p
 -- 2. create, drop and the rest are granted on demand. A registry is its creator's.
 GRANT EXECUTE ON FUNCTION registry.create_registry, registry.drop_registry TO regress_registry_alice, regress_registry_bob;
 SET ROLE regress_registry_alice;
-SELECT registry.create_registry('secret');
+SELECT registry.create_registry('secret', durable => false);
 SELECT registry.put('secret', 'k', '"of alice"');
 SELECT name, owner FROM registry.registries ORDER BY name COLLATE "C";
 SET ROLE regress_registry_bob;
-SELECT registry.create_registry('of bob');
+SELECT registry.create_registry('of bob', durable => false);
 SELECT name, owner FROM registry.registries ORDER BY name COLLATE "C";
 -- To bob it does not exist, in the same words as one that does not; only its name is taken.
 SELECT call, outcome('SELECT registry.' || call)

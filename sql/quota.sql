@@ -11,16 +11,16 @@ SET ROLE quota_tenant;
 SET pg_registry.max_bytes_per_database = 0;
 
 -- Up to it everything works.
-SELECT registry.create_registry('a', 'text');
+SELECT registry.create_registry('a', 'text', durable => false);
 SELECT registry.put_many('a', jsonb_object_agg('k' || g, repeat('x', 100))) > 0 FROM generate_series(1, 1000) AS g;
 SELECT bytes < 300 * 1024 FROM registry.registries WHERE name = 'a';
 
 \set VERBOSITY sqlstate
 -- Beyond it nothing does: one large change, many small ones, another registry.
 SELECT registry.put('a', 'large', repeat('x', 200000));
-SELECT registry.create_registry('b', 'text'), registry.put_many('b', jsonb_object_agg('k' || g, repeat('x', 100)))
+SELECT registry.create_registry('b', 'text', durable => false), registry.put_many('b', jsonb_object_agg('k' || g, repeat('x', 100)))
   FROM generate_series(1, 1000) AS g;
-SELECT registry.create_registry('b', 'text');
+SELECT registry.create_registry('b', 'text', durable => false);
 BEGIN;
 SELECT registry.put_many('b', jsonb_object_agg('k' || g, repeat('x', 100))) FROM generate_series(1, 1000) AS g;
 COMMIT;
@@ -54,7 +54,7 @@ RESET ROLE;
 SET pg_registry.max_bytes_per_database = '500kB';
 SET ROLE quota_tenant;
 \set VERBOSITY terse
-SELECT registry.create_registry('a', 'bigint');
+SELECT registry.create_registry('a', 'bigint', durable => false);
 SELECT registry.put_many('a', jsonb_object_agg('k' || g, 0)) FROM generate_series(1, 3000) AS g;
 DO $$
 DECLARE

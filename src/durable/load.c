@@ -40,7 +40,7 @@ slot_of(const PgrDefinition *definition)
 							   definition->extension, definition->name,
 							   definition->name_len, &slot);
 	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
-	return block != NULL &&
+	return block != NULL && definition->incarnation != 0 &&
 			block->definition.incarnation == definition->incarnation ?
 		slot :
 		PGR_NO_SLOT;
@@ -79,6 +79,7 @@ publish_all(const PgrDefinition *definition, PgrChange *changes, int n)
 	};
 	Size wanted;
 
+	/* no slot: its database has yet to be loaded */
 	if (registry.slot == PGR_NO_SLOT || !pgr_plan_reserve(&plan, &wanted))
 		return false;
 	(void) pgr_plan_commit(&plan);
@@ -96,8 +97,7 @@ pgr_load_registry(PgrDefinition *definition)
 	bool fits = true;
 	int n;
 
-	if (pgr_write_open_row(name, NULL, definition) && definition->durable &&
-		definition->incarnation != 0)
+	if (pgr_write_open_row(name, NULL, definition) && definition->durable)
 	{
 		MemoryContextSwitchTo(rows);
 		changes = pgr_table_changes(definition, PGR_VIEW_COMMITTED, &n);

@@ -149,7 +149,10 @@ fill_row(PgrRows *rows, Datum key, const char *value, TimestampTz updated_at,
 	TupleTableSlot *slot = rows->new;
 
 	ExecClearTuple(slot);
-	memset(slot->tts_isnull, 0, PGR_ENTRY_COLUMNS * sizeof(bool));
+	/* columns that somebody has added are null */
+	memset(slot->tts_isnull, true,
+		   (Size) slot->tts_tupleDescriptor->natts * sizeof(bool));
+	memset(slot->tts_isnull, false, PGR_ENTRY_COLUMNS * sizeof(bool));
 	slot->tts_values[PGR_ENTRY_REGISTRY - 1] = rows->registry;
 	slot->tts_values[PGR_ENTRY_KEY - 1] = key;
 	slot->tts_values[PGR_ENTRY_VALUE - 1] = CStringGetTextDatum(value);

@@ -4,8 +4,10 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/pg_class.h"
 #include "miscadmin.h"
+#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
 #include "base/compat.h"
@@ -39,12 +41,24 @@ prepare(PgrStatement *statement)
 static void
 execute(PgrStatement *statement, Datum *values, const char *nulls)
 {
+	Snapshot newest;
 	int result;
 
 	if (statement->plan == NULL)
 		prepare(statement);
-	/* read-write: it sees what this statement has done so far */
-	result = SPI_execute_plan(statement->plan, values, nulls, false, 0);
+	/*
+	 * What the locks give us is the newest state, and the image changes from
+	 * that, whatever our isolation level.  As for foreign keys, a row that the
+	 * transaction's snapshot does not see is an error 40001 then.
+	 */
+	CommandCounterIncrement();
+	newest = RegisterSnapshot(GetLatestSnapshot());
+	result = SPI_execute_snapshot(statement->plan, values, nulls, newest,
+								  IsolationUsesXactSnapshot() ?
+									  GetTransactionSnapshot() :
+									  InvalidSnapshot,
+								  false, true, 0);
+	UnregisterSnapshot(newest);
 	if (result < 0)
 		elog(ERROR, "could not run a statement: %s",
 			 SPI_result_code_string(result));

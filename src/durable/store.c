@@ -11,6 +11,7 @@
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
@@ -21,7 +22,7 @@
 #include "registry/pending.h"
 #include "registry/stale.h"
 
-bool pgr_store_quiet = false;
+int pgr_store_quiet_at = -1;
 
 static PgrStatement delete_all = {
 	"WITH gone AS (DELETE FROM registry.stored_entries AS e"
@@ -53,7 +54,8 @@ static PgrStatement insert_definition = {
 
 static PgrStatement update_definition = {
 	"UPDATE registry.definitions AS d SET name = $1, value_type = $2,"
-	" durable = $3, max_age = $4, on_stale = $5, owner = $6, owner_oid = $7,"
+	" durable = $3, max_age = $4, on_stale = $5, owner = coalesce($6, d.owner),"
+	" owner_oid = coalesce($7, d.owner_oid),"
 	" created_at = $8 WHERE d.name OPERATOR(pg_catalog.=) $9",
 	9,
 	{TEXTOID, TEXTOID, BOOLOID, INTERVALOID, TEXTOID, TEXTOID, OIDOID,
@@ -78,17 +80,17 @@ static PgrStatement delete_definition = {
 static int64
 run(PgrStatement *statement, Datum *values, const char *nulls)
 {
-	bool outer = pgr_store_quiet;
+	int outer = pgr_store_quiet_at;
 	volatile int64 count = 0;
 
 	PG_TRY();
 	{
-		pgr_store_quiet = true;
+		pgr_store_quiet_at = DatumGetInt32(pg_trigger_depth(NULL));
 		count = pgr_statement_run(statement, values, nulls);
 	}
 	PG_FINALLY();
 	{
-		pgr_store_quiet = outer;
+		pgr_store_quiet_at = outer;
 	}
 	PG_END_TRY();
 	return count;
@@ -228,6 +230,7 @@ static void
 definition_values(const PgrDefinition *definition, Datum *values, char *nulls)
 {
 	Interval *max_age = pgr_max_age_to_interval(definition->max_age_us);
+	/* NULL: it is nobody here, and stays what it was elsewhere */
 	char *owner = GetUserNameFromId(definition->owner, true);
 
 	values[0] = name_datum(definition);
@@ -237,7 +240,8 @@ definition_values(const PgrDefinition *definition, Datum *values, char *nulls)
 	values[3] = IntervalPGetDatum(max_age);
 	nulls[3] = max_age == NULL ? 'n' : ' ';
 	values[4] = CStringGetTextDatum(pgr_on_stale_name(definition->on_stale));
-	values[5] = CStringGetTextDatum(owner ? owner : "");
+	values[5] = owner ? CStringGetTextDatum(owner) : (Datum) 0;
+	nulls[5] = nulls[6] = owner ? ' ' : 'n';
 	values[6] = ObjectIdGetDatum(definition->owner);
 	values[7] = TimestampTzGetDatum(definition->created_at);
 }
@@ -253,6 +257,7 @@ pgr_store_create(PgrDefinition *definition)
 	Datum values[8];
 	char nulls[] = "        ";
 
+	pgr_write_lock_name(definition);
 	definition_values(definition, values, nulls);
 	(void) run(&insert_definition, values, nulls);
 	definition->residency = definition->durable &&
@@ -275,6 +280,25 @@ pgr_store_drop(const PgrDefinition *definition)
 	pgr_pending_drop(definition);
 }
 
+static void
+rename_rows(const PgrDefinition *definition, const PgrDefinition *altered)
+{
+	Datum values[2];
+
+	pgr_write_lock_name(altered);
+	if (!definition->durable)
+		return;
+	if (pgr_tables_have_entries(name_of(altered), PGR_VIEW_NEWEST))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table \"%s.stored_entries\" has rows for a registry \"%s\" already",
+						PGR_SCHEMA, altered->name),
+				 errhint("Delete them, or create that registry, which then has them.")));
+	values[0] = name_datum(definition);
+	values[1] = name_datum(altered);
+	(void) run(&rename_entries, values, NULL);
+}
+
 void
 pgr_store_alter(const PgrDefinition *definition, const PgrDefinition *altered)
 {
@@ -284,11 +308,7 @@ pgr_store_alter(const PgrDefinition *definition, const PgrDefinition *altered)
 	definition_values(altered, values, nulls);
 	values[8] = name_datum(definition);
 	(void) run(&update_definition, values, nulls);
-	if (definition->durable && strcmp(definition->name, altered->name) != 0)
-	{
-		values[0] = name_datum(definition);
-		values[1] = name_datum(altered);
-		(void) run(&rename_entries, values, NULL);
-	}
+	if (strcmp(definition->name, altered->name) != 0)
+		rename_rows(definition, altered);
 	pgr_pending_alter(definition, altered);
 }

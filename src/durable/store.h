@@ -40,7 +40,10 @@ extern void pgr_store_drop(const PgrDefinition *definition);
 extern void pgr_store_alter(const PgrDefinition *definition,
 							const PgrDefinition *altered);
 
-/* The statement that is running is one of ours, and its caller lists it. */
-extern bool pgr_store_quiet;
+/*
+ * The depth of triggers at which a statement of ours runs, which its caller
+ * lists; -1 if there is none.
+ */
+extern int pgr_store_quiet_at;
 
 #endif /* PGR_DURABLE_STORE_H */

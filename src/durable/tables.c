@@ -11,6 +11,7 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_collation.h"
@@ -78,15 +79,6 @@ column(HeapTuple tuple, TupleDesc desc, int number)
 	if (isnull)
 		elog(ERROR, "column %d of a table of pg_registry is null", number);
 	return value;
-}
-
-static TimestampTz
-optional_time(HeapTuple tuple, TupleDesc desc, int number)
-{
-	bool isnull;
-	Datum value = heap_getattr(tuple, number, desc, &isnull);
-
-	return isnull ? 0 : DatumGetTimestampTz(value);
 }
 
 static bool
@@ -159,14 +151,26 @@ text_column(HeapTuple tuple, TupleDesc desc, int number)
 	return pgr_text(column(tuple, desc, number));
 }
 
+/* 0 is midnight of 2000-01-01 in the table and never elsewhere. */
+static TimestampTz
+expiry(HeapTuple tuple, TupleDesc desc)
+{
+	bool isnull;
+	Datum value = heap_getattr(tuple, PGR_ENTRY_EXPIRES_AT, desc, &isnull);
+	TimestampTz at = isnull ? 0 : DatumGetTimestampTz(value);
+
+	return !isnull && at == 0 ? -1 : at;
+}
+
 void
 pgr_tables_read_entry(HeapTuple tuple, TupleDesc desc, PgrTableRow *row)
 {
 	row->registry = text_column(tuple, desc, PGR_ENTRY_REGISTRY);
 	row->key = text_column(tuple, desc, PGR_ENTRY_KEY);
 	row->value = TextDatumGetCString(column(tuple, desc, PGR_ENTRY_VALUE));
-	row->updated_at = optional_time(tuple, desc, PGR_ENTRY_UPDATED_AT);
-	row->expires_at = optional_time(tuple, desc, PGR_ENTRY_EXPIRES_AT);
+	row->updated_at = DatumGetTimestampTz(
+		column(tuple, desc, PGR_ENTRY_UPDATED_AT));
+	row->expires_at = expiry(tuple, desc);
 }
 
 /* ------------------------------------------------------------------------
@@ -184,9 +188,11 @@ pgr_tables_snapshot(PgrTableView view)
 									GetActiveSnapshot() :
 									GetTransactionSnapshot());
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	/* to it, everything of this transaction has yet to happen */
-	if (view == PGR_VIEW_COMMITTED)
-		snapshot->curcid = FirstCommandId;
+	/* to one, everything of this transaction has yet to happen; to the other,
+	 * what the current command does has happened, too */
+	snapshot->curcid = view == PGR_VIEW_COMMITTED ?
+		FirstCommandId :
+		GetCurrentCommandId(false) + 1;
 	return snapshot;
 }
 

@@ -21,6 +21,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
@@ -32,6 +33,20 @@
 
 PG_FUNCTION_INFO_V1(pgr_sql_entries_trigger);
 PG_FUNCTION_INFO_V1(pgr_sql_definitions_trigger);
+
+/* Not in a trigger that somebody else's row fires during our statement. */
+static bool
+is_quiet(void)
+{
+	return pgr_store_quiet_at >= 0 &&
+		DatumGetInt32(pg_trigger_depth(NULL)) == pgr_store_quiet_at + 1;
+}
+
+static bool
+is_same_text(PgrText a, PgrText b)
+{
+	return a.len == b.len && memcmp(a.data, b.data, a.len) == 0;
+}
 
 /* ------------------------------------------------------------------------
  * Entries, before
@@ -79,16 +94,33 @@ with_stored_value(HeapTuple tuple, TupleDesc desc,
 	return heap_modify_tuple_by_cols(tuple, desc, 1, &column, &datum, &isnull);
 }
 
+/*
+ * Whoever is creating the registry does not see our row: let him commit, and
+ * the next one wait until we have.
+ */
+static bool
+open_or_wait(const PgrTableRow *row, PgrDefinition *definition)
+{
+	if (pgr_write_open_row(row->registry, &row->key, definition))
+		return true;
+	pgr_write_keep_directory();
+	return pgr_write_open_row(row->registry, &row->key, definition);
+}
+
 static HeapTuple
 lock_and_check(HeapTuple tuple, TupleDesc desc, bool writes)
 {
 	PgrDefinition definition;
 	PgrTableRow row;
 
+	/* NOT NULL has the better message, and its turn comes after this */
+	for (int i = 1; i <= PGR_ENTRY_UPDATED_AT; i++)
+		if (heap_attisnull(tuple, i, desc))
+			return tuple;
 	pgr_tables_read_entry(tuple, desc, &row);
 	if (writes)
 		check_key(row.key);
-	if (!pgr_write_open_row(row.registry, &row.key, &definition))
+	if (!open_or_wait(&row, &definition))
 		return tuple; /* of a registry that is yet to come */
 	if (!writes)
 		return tuple;
@@ -122,37 +154,30 @@ is_listed(const PgrTableRow *row, PgrDefinition *definition)
 		definition->incarnation != 0;
 }
 
+/*
+ * List what the table holds for the key of a row by now: another trigger, or a
+ * function that the statement calls, may have changed it since.
+ */
 static void
-record_put(HeapTuple tuple, TupleDesc desc)
+record_key(HeapTuple tuple, TupleDesc desc)
 {
 	PgrDefinition definition;
 	PgrTableRow row;
+	PgrTableRow now;
 	PgrValue value;
 
 	pgr_tables_read_entry(tuple, desc, &row);
 	if (!is_listed(&row, &definition))
 		return;
-	pgr_value_from_text((PgrValueType) definition.value_type, row.value,
+	if (!pgr_table->find(row.registry, row.key, PGR_VIEW_NEWEST, &now))
+	{
+		pgr_pending_delete(&definition, row.key.data, row.key.len);
+		return;
+	}
+	pgr_value_from_text((PgrValueType) definition.value_type, now.value,
 						&value);
 	pgr_pending_put(&definition, row.key.data, row.key.len, &value,
-					row.updated_at, row.expires_at);
-}
-
-static void
-record_delete(HeapTuple tuple, TupleDesc desc)
-{
-	PgrDefinition definition;
-	PgrTableRow row;
-
-	pgr_tables_read_entry(tuple, desc, &row);
-	if (is_listed(&row, &definition))
-		pgr_pending_delete(&definition, row.key.data, row.key.len);
-}
-
-static bool
-is_same_text(PgrText a, PgrText b)
-{
-	return a.len == b.len && memcmp(a.data, b.data, a.len) == 0;
+					now.updated_at, now.expires_at);
 }
 
 static bool
@@ -171,18 +196,11 @@ static void
 after_row(const TriggerData *trigger)
 {
 	TupleDesc desc = RelationGetDescr(trigger->tg_relation);
-	HeapTuple before = trigger->tg_trigtuple;
 
-	if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
-		record_put(before, desc);
-	else if (TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
-		record_delete(before, desc);
-	else
-	{
-		if (has_other_key(before, trigger->tg_newtuple, desc))
-			record_delete(before, desc);
-		record_put(trigger->tg_newtuple, desc);
-	}
+	record_key(trigger->tg_trigtuple, desc);
+	if (TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) &&
+		has_other_key(trigger->tg_trigtuple, trigger->tg_newtuple, desc))
+		record_key(trigger->tg_newtuple, desc);
 }
 
 /* ------------------------------------------------------------------------
@@ -218,6 +236,7 @@ is_trigger_call(FunctionCallInfo fcinfo)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("this function can be called as a trigger only")));
+	pgr_pending_unlisted();
 	return pgr_area_header != NULL;
 }
 
@@ -248,7 +267,7 @@ pgr_sql_entries_trigger(PG_FUNCTION_ARGS)
 								   NULL);
 		return PointerGetDatum(NULL);
 	}
-	if (pgr_store_quiet)
+	if (is_quiet())
 		return PointerGetDatum(unchanged_row(trigger));
 	if (before)
 		return PointerGetDatum(before_row(trigger));
@@ -286,11 +305,38 @@ record_create(const PgrDefinition *row)
 }
 
 static void
+record_drop(const PgrDefinition *row)
+{
+	PgrDefinition definition;
+
+	if (known(row, &definition))
+		pgr_pending_drop(&definition);
+}
+
+/*
+ * Entries are in the table in the form of their type, under their name: a row
+ * of a durable registry that gets another one means other entries.
+ */
+static bool
+keeps_entries(const PgrDefinition *row, const PgrDefinition *altered)
+{
+	return row->value_type == altered->value_type &&
+		row->durable == altered->durable &&
+		(!row->durable || strcmp(row->name, altered->name) == 0);
+}
+
+static void
 record_alter(const PgrDefinition *row, const PgrDefinition *altered)
 {
 	PgrDefinition definition;
 	PgrDefinition now;
 
+	if (!keeps_entries(row, altered))
+	{
+		record_drop(row);
+		record_create(altered);
+		return;
+	}
 	if (!known(row, &definition))
 		return;
 	now = *altered;
@@ -299,13 +345,34 @@ record_alter(const PgrDefinition *row, const PgrDefinition *altered)
 	pgr_pending_alter(&definition, &now);
 }
 
+/* What create_registry() would not have taken. */
 static void
-record_drop(const PgrDefinition *row)
+check_definition(HeapTuple tuple, TupleDesc desc,
+				 const PgrDefinition *definition)
 {
-	PgrDefinition definition;
+	bool isnull;
+	char *keys = TextDatumGetCString(
+		heap_getattr(tuple, PGR_DEF_KEYS, desc, &isnull));
 
-	if (known(row, &definition))
-		pgr_pending_drop(&definition);
+	if (strcmp(definition->name, PGR_RATES_NAME) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_RESERVED_NAME),
+				 errmsg("the registry name \"%s\" is reserved for exchange rates",
+						PGR_RATES_NAME)));
+	if (strcmp(keys, "unique") != 0 ||
+		DatumGetBool(heap_getattr(tuple, PGR_DEF_NOTIFY, desc, &isnull)))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("registry \"%s\" is defined by a newer version of pg_registry",
+						definition->name),
+				 errdetail("This one supports keys = 'unique' and notify = false.")));
+}
+
+static void
+read_new_definition(HeapTuple tuple, TupleDesc desc, PgrDefinition *definition)
+{
+	pgr_tables_read_definition(tuple, desc, definition);
+	check_definition(tuple, desc, definition);
 }
 
 static void
@@ -315,16 +382,20 @@ after_definition(const TriggerData *trigger)
 	PgrDefinition before;
 	PgrDefinition after;
 
-	pgr_tables_read_definition(trigger->tg_trigtuple, desc, &before);
 	if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
-		record_create(&before);
-	else if (TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
-		record_drop(&before);
-	else
 	{
-		pgr_tables_read_definition(trigger->tg_newtuple, desc, &after);
-		record_alter(&before, &after);
+		read_new_definition(trigger->tg_trigtuple, desc, &after);
+		record_create(&after);
+		return;
 	}
+	pgr_tables_read_definition(trigger->tg_trigtuple, desc, &before);
+	if (TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
+	{
+		record_drop(&before);
+		return;
+	}
+	read_new_definition(trigger->tg_newtuple, desc, &after);
+	record_alter(&before, &after);
 }
 
 static void
@@ -340,7 +411,7 @@ pgr_sql_definitions_trigger(PG_FUNCTION_ARGS)
 
 	if (!is_trigger_call(fcinfo) ||
 		RelationGetRelid(trigger->tg_relation) != pgr_tables_definitions() ||
-		pgr_store_quiet)
+		is_quiet())
 		return PointerGetDatum(NULL);
 	if (TRIGGER_FIRED_FOR_STATEMENT(trigger->tg_event))
 		pgr_tables.each_definition(PGR_VIEW_NEWEST, drop_definition, NULL);

@@ -44,6 +44,9 @@ static bool has_untracked = false; /* the same of UNTRACKED */
 static bool closed = false;        /* PRE_COMMIT has folded the list */
 static HTAB *list_index = NULL;    /* in TopTransactionContext */
 
+/* The outermost that has changed a table without any change in the list. */
+static SubTransactionId unlisted = InvalidSubTransactionId;
+
 static PgrPendingChange *
 change_at(PgrRef ref)
 {
@@ -437,6 +440,13 @@ pgr_pending_drop_all(Oid database, Oid extension)
 	add_change(PGR_CHANGE_DROP_ALL, &registry, NULL, 0, NULL, 0, &rest);
 }
 
+void
+pgr_pending_unlisted(void)
+{
+	if (unlisted == InvalidSubTransactionId)
+		unlisted = GetCurrentSubTransactionId();
+}
+
 /* ------------------------------------------------------------------------
  * Reading
  * ------------------------------------------------------------------------
@@ -567,6 +577,7 @@ pgr_pending_resolve(const PgrRegistryName *registry, bool all,
 	CommandId before = visible_before(all);
 	const PgrDefinition *definition;
 	const PgrPendingChange *change;
+	bool is_ours;
 	uint32 slot;
 
 	*block = NULL;
@@ -580,7 +591,8 @@ pgr_pending_resolve(const PgrRegistryName *registry, bool all,
 	if (*block != NULL && state->incarnation != 0 &&
 		state->incarnation != (*block)->definition.incarnation)
 		*block = NULL;
-	definition = *block ? &(*block)->definition : state->created;
+	is_ours = *block == NULL;
+	definition = is_ours ? state->created : &(*block)->definition;
 	if (definition != NULL)
 		state->incarnation = definition->incarnation;
 	else if (state->incarnation == 0)
@@ -590,7 +602,12 @@ pgr_pending_resolve(const PgrRegistryName *registry, bool all,
 	change = newest_of_registry(&state->origin, state->incarnation,
 								PGR_CHANGE_ALTER, before);
 	if (change != NULL)
+	{
 		definition = (const PgrDefinition *) change->data;
+		/* one that we have created and renamed */
+		if (is_ours)
+			state->from_table = definition->residency == PGR_FROM_TABLE;
+	}
 	change = newest_of_registry(&state->origin, state->incarnation,
 								PGR_CHANGE_CLEAR, before);
 	if (change != NULL)
@@ -889,6 +906,7 @@ end_transaction(void)
 	has_renamed = false;
 	has_untracked = false;
 	closed = false;
+	unlisted = InvalidSubTransactionId;
 	list_index = NULL; /* goes with TopTransactionContext */
 	pgr_pin_end_transaction();
 }
@@ -914,7 +932,7 @@ xact_callback(XactEvent event, void *arg)
 			end_transaction();
 			break;
 		case XACT_EVENT_PRE_PREPARE:
-			if (head != 0)
+			if (head != 0 || unlisted != InvalidSubTransactionId)
 				ereport(ERROR,
 						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						 errmsg("cannot PREPARE a transaction that has changed a registry"),
@@ -937,6 +955,11 @@ subxact_callback(SubXactEvent event, SubTransactionId mine,
 {
 	if (event == SUBXACT_EVENT_ABORT_SUB)
 		pgr_pin_abort_subtransaction();
+	if (unlisted == mine)
+		unlisted = event == SUBXACT_EVENT_COMMIT_SUB ?
+			parent :
+			(event == SUBXACT_EVENT_ABORT_SUB ? InvalidSubTransactionId :
+												mine);
 	if (head == 0)
 		return;
 	if (event == SUBXACT_EVENT_COMMIT_SUB)

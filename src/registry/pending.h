@@ -76,6 +76,12 @@ extern void pgr_pending_complete(Oid extension);
 extern void pgr_pending_drop_all(Oid database, Oid extension);
 
 /*
+ * This transaction has changed a row of the tables.  Of a registry that is not
+ * in the image there is no change to list; it cannot be prepared all the same.
+ */
+extern void pgr_pending_unlisted(void);
+
+/*
  * Readers.  "all" sees the current command's changes too: writers ask so,
  * under the locks that they hold.
  */

@@ -664,7 +664,7 @@ make_durable_hollow(void)
 		pgr_plan_make_hollow(registry);
 		any = true;
 	}
-	plan.frees |= any;
+	plan.hollows = any;
 	return any;
 }
 

@@ -601,6 +601,12 @@ cancel_locked(PgrPlan *plan)
 	settle_quota(plan, 0);
 }
 
+static bool
+last_resort(const PgrPlan *plan)
+{
+	return plan->frees || plan->hollows;
+}
+
 /* The first registry that is not patched needs a new root. */
 static bool
 reserve_root(PgrPlan *plan, Size *wanted)
@@ -609,7 +615,7 @@ reserve_root(PgrPlan *plan, Size *wanted)
 		return true;
 	*wanted = sizeof(PgrSharedRoot);
 	plan->root = pgr_plan_alloc(sizeof(PgrSharedRoot), PGR_MEMORY_RESERVED,
-								plan->frees);
+								last_resort(plan));
 	return plan->root != 0;
 }
 
@@ -624,10 +630,10 @@ reserve_locked(PgrPlan *plan, Size *wanted)
 
 		sum_changes(registry);
 		if (registry->action == PGR_PLAN_CREATE &&
-			!reserve_create(registry, plan->frees, wanted))
+			!reserve_create(registry, last_resort(plan), wanted))
 			return false;
 		if (registry->action == PGR_PLAN_CHANGE &&
-			!reserve_change(registry, plan->frees, wanted))
+			!reserve_change(registry, last_resort(plan), wanted))
 			return false;
 		if (registry->patch)
 			continue;
@@ -636,7 +642,8 @@ reserve_locked(PgrPlan *plan, Size *wanted)
 		if (!has_page[registry->slot / PGR_PAGE_SLOTS])
 		{
 			PgrRef page = pgr_plan_alloc(sizeof(PgrSharedPage),
-										 PGR_MEMORY_RESERVED, plan->frees);
+										 PGR_MEMORY_RESERVED,
+										 last_resort(plan));
 
 			*wanted = sizeof(PgrSharedPage);
 			if (page == 0)

@@ -78,6 +78,7 @@ typedef struct PgrPlan
 	int nregistries;
 	bool frees; /* ends in freeing memory: may use the last
 								 * of the arena */
+	bool hollows; /* so does this, but it counts against the limit */
 	TimestampTz now;
 	bool some_void; /* set by pgr_plan_commit */
 	bool counts;    /* against the limit of its database */

@@ -78,9 +78,23 @@ lock_key(const PgrRegistryName *registry, PgrText key)
 }
 
 void
+pgr_write_lock_name(const PgrDefinition *definition)
+{
+	PgrRegistryName registry = pgr_registry_name(definition);
+
+	lock_whole(&registry);
+}
+
+void
 pgr_write_lock_directory(void)
 {
 	lock_object(MyDatabaseId, 0, DIRECTORY, ExclusiveLock);
+}
+
+void
+pgr_write_keep_directory(void)
+{
+	lock_object(MyDatabaseId, 0, DIRECTORY, ShareLock);
 }
 
 void
