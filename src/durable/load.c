@@ -14,6 +14,7 @@
 
 #include "base/compat.h"
 #include "durable/load.h"
+#include "durable/rate_sets.h"
 #include "durable/tables.h"
 #include "registry/directory.h"
 #include "registry/line.h"
@@ -235,6 +236,9 @@ pgr_load_database(void)
 			failed += !pgr_load_registry(lfirst(cell));
 			commit();
 		}
+		begin();
+		pgr_rate_sets_load();
+		commit();
 	}
 	MemoryContextDelete(list.context);
 	return failed;

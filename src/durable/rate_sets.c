@@ -17,6 +17,7 @@
 #include "base/compat.h"
 #include "durable/rate_sets.h"
 #include "durable/tables.h"
+#include "registry/write.h"
 
 /* Columns of registry.rate_sets. */
 enum RateSetColumn
@@ -138,7 +139,8 @@ read_set(PgrRateSetRow *row, HeapTuple tuple, TupleDesc desc)
 			sizeof(set->base));
 	set->value_date = DatumGetDateADT(column(tuple, desc, SET_VALUE_DATE));
 	set->fetched_at = DatumGetTimestampTz(column(tuple, desc, SET_FETCHED_AT));
-	row->published_at = isnull ? 0 : DatumGetTimestampTz(at);
+	set->published_at = isnull ? 0 : DatumGetTimestampTz(at);
+	set->manual = strcmp(set->source, PGR_RATES_BY_HAND) == 0;
 	row->status = status_from_text(
 		TextDatumGetCString(column(tuple, desc, SET_STATUS)));
 	read_hash(row, column(tuple, desc, SET_BODY_HASH));
@@ -240,4 +242,85 @@ pgr_rate_sets_read_rates(PgrRateSet *set, PgrTableView view)
 				  RelationGetDescr(scan.table));
 	}
 	end_scan(&scan);
+}
+
+/* ------------------------------------------------------------------------
+ * For the image
+ * ------------------------------------------------------------------------
+ */
+
+static bool
+tables_exist(void)
+{
+	return OidIsValid(pgr_tables_named("rate_sets"));
+}
+
+const PgrBlock *
+pgr_rate_sets_block(PgrTableView view)
+{
+	PgrRateSetRow newest;
+
+	if (!tables_exist() || !pgr_rate_sets_newest(view, &newest))
+		return NULL;
+	pgr_rate_sets_read_rates(&newest.set, view);
+	return pgr_rates_private_block(&newest.set, CurrentMemoryContext);
+}
+
+int64
+pgr_rate_sets_row_of(const PgrRatesInfo *info, PgrTableView view)
+{
+	PgrRateSetRow newest;
+
+	return tables_exist() && pgr_rate_sets_newest(view, &newest) &&
+			newest.set.value_date == info->value_date &&
+			newest.set.published_at >= info->fetched_at &&
+			strcmp(newest.set.base, info->base) == 0 &&
+			strcmp(newest.set.source, info->source) == 0 ?
+		newest.set.rate_set :
+		0;
+}
+
+/* The image gets what the table has, and knows what must not come again. */
+static void
+load_image(const PgrDefinition *definition, PgrRateSetRow *newest,
+		   bool from_now)
+{
+	PgrRateSetRow last;
+
+	pgr_rate_sets_read_rates(&newest->set, PGR_VIEW_NEWEST);
+	if (pgr_rate_sets_last(PGR_VIEW_NEWEST, &last) &&
+		last.status == PGR_RATE_SET_WITHDRAWN)
+	{
+		pgr_rate_sets_read_rates(&last.set, PGR_VIEW_NEWEST);
+		newest->set.refused = pgr_rates_hash(&last.set);
+	}
+	if (from_now)
+		newest->set.published_at = GetCurrentTimestamp();
+	pgr_rates_set(definition, &newest->set);
+}
+
+void
+pgr_rate_sets_load(void)
+{
+	PgrDefinition definition;
+	PgrRateSetRow newest;
+	PgrRateSet image;
+	bool stored;
+	bool refused;
+
+	if (!tables_exist())
+		return;
+	pgr_write_open_rates(&definition);
+	stored = pgr_rate_sets_newest(PGR_VIEW_NEWEST, &newest);
+	if (!pgr_rates_copy_newest(&image))
+	{
+		if (stored)
+			load_image(&definition, &newest, false);
+		return;
+	}
+	refused = !image.manual && pgr_rate_sets_was_withdrawn(&image);
+	if (stored && (refused || image.published_at < newest.set.published_at))
+		load_image(&definition, &newest, refused);
+	else if (!image.manual && image.rate_set == 0 && !refused)
+		pgr_rate_sets_publish(&image);
 }

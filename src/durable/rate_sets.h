@@ -34,7 +34,6 @@ typedef struct PgrRateSetRow
 {
 	PgrRateSet set; /* set.rate_set is its id; no rates unless asked for */
 	PgrRateSetStatus status;
-	TimestampTz published_at; /* 0 = never */
 	uint8 hash[PGR_RATE_SET_HASH_BYTES];
 } PgrRateSetRow;
 
@@ -58,6 +57,16 @@ extern bool pgr_rate_sets_on_date(DateADT date, PgrTableView view,
 /* The published set of the first date. */
 extern bool pgr_rate_sets_oldest(PgrTableView view, PgrRateSetRow *row);
 
+/* What registry/table.h asks. */
+extern const PgrBlock *pgr_rate_sets_block(PgrTableView view);
+extern int64 pgr_rate_sets_row_of(const PgrRatesInfo *info, PgrTableView view);
+
+/*
+ * For a loader, in a transaction: the table gets the set that was fetched, if
+ * that is newer than what it has; else the image gets the set of the table.
+ */
+extern void pgr_rate_sets_load(void);
+
 /* Adds the rates of the set, in the current memory context. */
 extern void pgr_rate_sets_read_rates(PgrRateSet *set, PgrTableView view);
 
@@ -67,6 +76,9 @@ extern void pgr_rate_sets_read_rates(PgrRateSet *set, PgrTableView view);
  */
 extern void pgr_rate_sets_publish(PgrRateSet *set);
 
+/* Was the set that was added last withdrawn, and says the same? */
+extern bool pgr_rate_sets_was_withdrawn(const PgrRateSet *set);
+
 /*
  * Add a set that nobody reads until it is accepted.  Nothing is written if the
  * set that was added last says the same.
@@ -75,7 +87,7 @@ extern void pgr_rate_sets_quarantine(const PgrRateSet *set,
 									 const char *reason);
 
 /* A set that was found becomes the newest published one. */
-extern void pgr_rate_sets_accept(const PgrRateSetRow *row);
+extern void pgr_rate_sets_accept(PgrRateSetRow *row);
 
 /* A set that was found is no longer read. */
 extern void pgr_rate_sets_withdraw(const PgrRateSetRow *row,

@@ -163,16 +163,17 @@ time_of_publication(void)
 	PgrRateSetRow newest;
 
 	if (pgr_rate_sets_newest(PGR_VIEW_NEWEST, &newest) &&
-		newest.published_at >= now)
-		return newest.published_at + 1;
+		newest.set.published_at >= now)
+		return newest.set.published_at + 1;
 	return now;
 }
 
+/* published_at 0: it is quarantined. */
 static int64
-add_set(const PgrRateSet *complete, const uint8 *hash, PgrRateSetStatus status,
-		const char *reason)
+add_set(const PgrRateSet *complete, const uint8 *hash,
+		TimestampTz published_at, const char *reason)
 {
-	bool published = status == PGR_RATE_SET_PUBLISHED;
+	bool published = published_at != 0;
 	bytea *stored = palloc(VARHDRSZ + PGR_RATE_SET_HASH_BYTES);
 	char nulls[] = "         ";
 	Datum values[9];
@@ -185,7 +186,7 @@ add_set(const PgrRateSet *complete, const uint8 *hash, PgrRateSetStatus status,
 	values[2] = DateADTGetDatum(complete->value_date);
 	values[3] = TimestampTzGetDatum(complete->fetched_at);
 	nulls[4] = published ? ' ' : 'n';
-	values[4] = TimestampTzGetDatum(published ? time_of_publication() : 0);
+	values[4] = TimestampTzGetDatum(published_at);
 	values[5] = PointerGetDatum(stored);
 	values[6] = CStringGetTextDatum(published ? "published" : "quarantined");
 	nulls[7] = reason ? ' ' : 'n';
@@ -209,9 +210,26 @@ pgr_rate_sets_publish(PgrRateSet *set)
 	{
 		set->rate_set = newest.set.rate_set;
 		set->fetched_at = newest.set.fetched_at;
+		set->published_at = newest.set.published_at;
 	}
 	else
-		set->rate_set = add_set(&complete, hash, PGR_RATE_SET_PUBLISHED, NULL);
+	{
+		set->published_at = time_of_publication();
+		set->rate_set = add_set(&complete, hash, set->published_at, NULL);
+	}
+}
+
+bool
+pgr_rate_sets_was_withdrawn(const PgrRateSet *set)
+{
+	PgrRateSet complete = complete_set(set);
+	uint8 hash[PGR_RATE_SET_HASH_BYTES];
+	PgrRateSetRow last;
+
+	hash_set(&complete, hash);
+	return pgr_rate_sets_last(PGR_VIEW_NEWEST, &last) &&
+		last.status == PGR_RATE_SET_WITHDRAWN &&
+		memcmp(last.hash, hash, sizeof(hash)) == 0;
 }
 
 void
@@ -224,7 +242,7 @@ pgr_rate_sets_quarantine(const PgrRateSet *set, const char *reason)
 	hash_set(&complete, hash);
 	if (!pgr_rate_sets_last(PGR_VIEW_NEWEST, &last) ||
 		memcmp(last.hash, hash, sizeof(hash)) != 0)
-		(void) add_set(&complete, hash, PGR_RATE_SET_QUARANTINED, reason);
+		(void) add_set(&complete, hash, 0, reason);
 }
 
 /* ------------------------------------------------------------------------
@@ -243,12 +261,13 @@ change_set(PgrStatement *statement, Datum *values)
 }
 
 void
-pgr_rate_sets_accept(const PgrRateSetRow *row)
+pgr_rate_sets_accept(PgrRateSetRow *row)
 {
 	Datum values[3];
 
+	row->set.published_at = time_of_publication();
 	values[0] = Int64GetDatum(row->set.rate_set);
-	values[1] = TimestampTzGetDatum(time_of_publication());
+	values[1] = TimestampTzGetDatum(row->set.published_at);
 	values[2] = role_datum();
 	change_set(&accept_set, values);
 }

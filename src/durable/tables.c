@@ -25,6 +25,7 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "durable/rate_sets.h"
 #include "durable/tables.h"
 #include "registry/directory.h"
 #include "registry/stale.h"
@@ -366,4 +367,6 @@ const PgrTable pgr_tables = {
 	.each_definition = each_definition,
 	.find = find_entry,
 	.scan = scan_entries,
+	.rates = pgr_rate_sets_block,
+	.rate_set = pgr_rate_sets_row_of,
 };

@@ -14,6 +14,7 @@
 
 #define PGR_CURRENCY_LEN 3
 #define PGR_RATES_SOURCE_LEN 256
+#define PGR_RATES_BY_HAND "set_rates" /* the source of such sets */
 #define PGR_RATES_MAX_CURRENCIES 1024
 
 /* Rates are 1e-PGR_RATE_MAX_EXPONENT to 1ePGR_RATE_MAX_EXPONENT, with at most
@@ -39,9 +40,12 @@ typedef struct PgrRateSet
 	char base[PGR_CURRENCY_LEN + 1];
 	DateADT value_date; /* what the provider says */
 	TimestampTz fetched_at;
-	TimestampTz checked_at; /* 0 = fetched_at */
+	TimestampTz checked_at;   /* 0 = fetched_at */
+	TimestampTz published_at; /* 0 = fetched_at */
 	const char *source;     /* shown in views: no secret, masked URL */
-	int64 rate_set;         /* its row in this database's table; 0 = none */
+	int64 rate_set; /* its row in this database's table; 0 = none */
+	bool manual;    /* set_rates, accept_rates */
+	uint64 refused; /* pgr_rates_hash of a set that was withdrawn */
 	bool accepted; /* from another URL than the last set, which somebody
 					* configured: do not compare */
 	int nrates;
@@ -107,7 +111,10 @@ typedef struct PgrRatesInfo
 	DateADT value_date;
 	TimestampTz fetched_at;
 	TimestampTz checked_at; /* the last good answer, or set_rates */
-	bool manual;            /* set_rates */
+	bool manual;            /* set_rates, accept_rates */
+	TimestampTz since;      /* when it became the newest one */
+	uint64 refused;         /* pgr_rates_hash of a set that must not come
+							 * again; 0 = none */
 	int64 rate_set;         /* its row in a table; 0 = none */
 	Oid database;           /* that table is of this database */
 	Oid extension;          /* and of this extension in it */
@@ -126,7 +133,10 @@ pgr_rates_info(const PgrBlock *block)
 		info;
 }
 
-/* Its row in this database's table; 0 = none. */
+/*
+ * The id of its row in this database's table; 0 = none.  A fetched set does
+ * not know it, since each database has its own: then the table is asked.
+ */
 extern int64 pgr_rates_row(const PgrRatesInfo *info);
 
 typedef enum PgrStaleReason
@@ -145,7 +155,8 @@ extern const char *pgr_rates_stale_name(PgrStaleReason reason);
 
 /*
  * The rates as this statement sees them: in shared memory, or with the
- * transaction's own set_rates.  Valid while the pin is.
+ * transaction's own set_rates, and while nobody has published any, those of
+ * the table.  Valid while the pin is; of the table, until the next call.
  */
 extern const PgrBlock *pgr_rates_block(void);
 
@@ -171,6 +182,15 @@ extern void pgr_rates_replace(const PgrDefinition *definition,
  * committed, own changes included.
  */
 extern int64 pgr_rates_newest_row(void);
+
+/*
+ * A copy of the committed set, without what the provider stopped sending, in
+ * the current memory context; "source" too.  False: there is none.
+ */
+extern bool pgr_rates_copy_newest(PgrRateSet *set);
+
+/* Of base, date and rates, in whatever order they are; never 0. */
+extern uint64 pgr_rates_hash(const PgrRateSet *set);
 
 /* A set (NULL: none) as a block of our own, in "context". */
 extern const PgrBlock *pgr_rates_private_block(const PgrRateSet *set,

@@ -132,7 +132,8 @@ reader_resolve(RatesReader *reader)
 		memset(reader->pairs, 0, CACHED_RATES * sizeof(CachedRate));
 		MemoryContextReset(reader->memory);
 	}
-	if (pgr_pin_token != 0)
+	/* a block in shared memory is there as long as the pin */
+	if (pgr_pin_token != 0 && reader->block->self != 0)
 		reader->token = pgr_pin_token;
 }
 

@@ -134,7 +134,7 @@ Datum
 pgr_sql_set_rates(PG_FUNCTION_ARGS)
 {
 	static const char *const names[] = {"base", "rates", "value_date", "name"};
-	PgrRateSet set = {.source = "set_rates"};
+	PgrRateSet set = {.source = PGR_RATES_BY_HAND, .manual = true};
 	PgrDefinition definition;
 	PgrText base;
 
@@ -199,13 +199,14 @@ pgr_sql_accept_rates(PG_FUNCTION_ARGS)
 						(long long) PG_GETARG_INT64(0))));
 	pgr_rate_sets_read_rates(&row.set, PGR_VIEW_NEWEST);
 	pgr_rate_sets_accept(&row);
+	row.set.manual = true;
 	pgr_rates_set(&definition, &row.set);
 	PG_RETURN_VOID();
 }
 
-/* The image had this set: it gets the one before it. */
+/* The image had this set: it gets the one before it, as of now. */
 static void
-serve_newest(const PgrDefinition *definition)
+serve_newest(const PgrDefinition *definition, PgrRateSet *withdrawn)
 {
 	PgrRateSetRow newest;
 
@@ -215,6 +216,9 @@ serve_newest(const PgrDefinition *definition)
 		return;
 	}
 	pgr_rate_sets_read_rates(&newest.set, PGR_VIEW_NEWEST);
+	pgr_rate_sets_read_rates(withdrawn, PGR_VIEW_NEWEST);
+	newest.set.published_at = GetCurrentTimestamp();
+	newest.set.refused = pgr_rates_hash(withdrawn);
 	pgr_rates_replace(definition, &newest.set);
 }
 
@@ -224,6 +228,7 @@ pgr_sql_withdraw_rates(PG_FUNCTION_ARGS)
 	PgrDefinition definition;
 	PgrRateSetRow row;
 	char *reason;
+	bool is_served;
 
 	pgr_write_allowed_here("registry.withdraw_rates()");
 	if (PG_ARGISNULL(0))
@@ -236,8 +241,9 @@ pgr_sql_withdraw_rates(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("reason must not be empty")));
 	open_set(PG_GETARG_INT64(0), &definition, &row);
+	is_served = pgr_rates_newest_row() == row.set.rate_set;
 	pgr_rate_sets_withdraw(&row, reason);
-	if (pgr_rates_newest_row() == row.set.rate_set)
-		serve_newest(&definition);
+	if (is_served)
+		serve_newest(&definition, &row.set);
 	PG_RETURN_VOID();
 }
