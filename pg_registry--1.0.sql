@@ -66,6 +66,16 @@ CREATE INDEX rate_sets_by_publication
     ON registry.rate_sets (published_at, id)
     WHERE status = 'published';
 
+-- What transactions have changed lately, for standbys, which read it anew: one
+-- row for each transaction and registry; keys NULL: all of it.  Only the
+-- library writes here; what anybody else would insert (a subscription, say)
+-- is dropped.  Not dumped: it is about this cluster's transactions.
+CREATE TABLE registry.changes (
+    written_by xid8 NOT NULL,
+    registry text COLLATE "C" NOT NULL,
+    keys text[]);
+CREATE INDEX changes_written_by ON registry.changes (written_by);
+
 CREATE FUNCTION registry.definitions_changed()
 RETURNS trigger
 AS 'MODULE_PATHNAME', 'pgr_sql_definitions_trigger'
@@ -76,6 +86,14 @@ RETURNS trigger
 AS 'MODULE_PATHNAME', 'pgr_sql_entries_trigger'
 LANGUAGE C;
 
+CREATE FUNCTION registry.changes_refused()
+RETURNS trigger
+AS 'MODULE_PATHNAME', 'pgr_sql_changes_trigger'
+LANGUAGE C;
+
+CREATE TRIGGER refused BEFORE INSERT OR UPDATE ON registry.changes
+    FOR EACH ROW EXECUTE FUNCTION registry.changes_refused();
+ALTER TABLE registry.changes ENABLE ALWAYS TRIGGER refused;
 CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE
     ON registry.definitions
     FOR EACH ROW EXECUTE FUNCTION registry.definitions_changed();
@@ -499,7 +517,8 @@ CREATE FUNCTION registry.list_registries(
     OUT last_change timestamptz,
     OUT stale boolean,
     OUT max_age interval,
-    OUT on_stale text)
+    OUT on_stale text,
+    OUT fallback_reads bigint)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'pgr_sql_list_registries'
 LANGUAGE C STABLE PARALLEL SAFE ROWS 100;
@@ -534,11 +553,25 @@ RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'pgr_sql_list_memory'
 LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 10;
 
+-- The names are fixed; each is there whatever the state.
+CREATE FUNCTION registry.list_checks(
+    OUT check_name text,
+    OUT ok boolean,
+    OUT severity text,
+    OUT value float8,
+    OUT threshold float8,
+    OUT detail text,
+    OUT hint text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'pgr_sql_list_checks'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 12;
+
 CREATE VIEW registry.registries AS
     SELECT name, value_type, keys, durable,
            CASE WHEN owner IS NOT NULL THEN pg_catalog.pg_get_userbyid(owner) END
                AS owner,
-           state, entries, bytes, last_change, stale, max_age, on_stale
+           state, entries, bytes, last_change, stale, max_age, on_stale,
+           fallback_reads
       FROM registry.list_registries();
 
 CREATE VIEW registry.rates AS
@@ -552,6 +585,10 @@ CREATE VIEW registry.readers AS
 
 CREATE VIEW registry.memory AS
     SELECT part, bytes FROM registry.list_memory();
+
+CREATE VIEW registry.checks AS
+    SELECT check_name, ok, severity, value, threshold, detail, hint
+      FROM registry.list_checks();
 
 -- ---------------------------------------------------------------------------
 -- Privileges: PostgreSQL grants EXECUTE to PUBLIC by itself
@@ -598,6 +635,8 @@ TO PUBLIC;
 GRANT SELECT ON registry.rates, registry.registries TO PUBLIC;
 
 GRANT EXECUTE ON FUNCTION
-    registry.status(), registry.list_readers(), registry.list_memory()
+    registry.status(), registry.list_readers(), registry.list_memory(),
+    registry.list_checks()
 TO pg_monitor;
-GRANT SELECT ON registry.readers, registry.memory TO pg_monitor;
+GRANT SELECT ON registry.readers, registry.memory, registry.checks
+    TO pg_monitor;

@@ -73,10 +73,12 @@ INSERT INTO expectations VALUES
 	('list_rates', $$SELECT count(*) FROM registry.list_rates()$$, 'allowed', 'allowed'),
 	('list_readers', $$SELECT count(*) FROM registry.list_readers()$$, '42501', 'allowed'),
 	('list_memory', $$SELECT count(*) FROM registry.list_memory()$$, '42501', 'allowed'),
+	('list_checks', $$SELECT count(*) FROM registry.list_checks()$$, '42501', 'allowed'),
 	('view registries', $$SELECT count(*) FROM registry.registries$$, 'allowed', 'allowed'),
 	('view rates', $$SELECT count(*) FROM registry.rates$$, 'allowed', 'allowed'),
 	('view readers', $$SELECT count(*) FROM registry.readers$$, '42501', 'allowed'),
 	('view memory', $$SELECT count(*) FROM registry.memory$$, '42501', 'allowed'),
+	('view checks', $$SELECT count(*) FROM registry.checks$$, '42501', 'allowed'),
 	('type rate_quote', $$SELECT NULL::registry.rate_quote$$, 'allowed', 'allowed');
 CREATE VIEW objects AS
 	SELECT CASE WHEN count(*) OVER (PARTITION BY proname) = 1 THEN proname
@@ -139,7 +141,7 @@ SELECT call, outcome('SELECT registry.' || call)
                     $$get_float8('secret', 'k')$$, $$entries('secret')$$, $$entry_count('secret')$$, $$registry_exists('secret')$$,
                     $$put('secret', 'k', '1')$$, $$put('no such', 'k', '1')$$, $$put('secret', 'k', 1)$$, $$put_many('secret', '{}')$$,
                     $$delete('secret', 'k')$$, $$drop_registry('secret')$$, $$drop_registry('no such')$$,
-                    $$create_registry('secret')$$, $$put('rates', 'USD', '1')$$]) call;
+                    $$create_registry('secret', durable => false)$$, $$put('rates', 'USD', '1')$$]) call;
 SELECT registry.drop_registry('secret', if_exists => true);
 -- A value that does not fit tells bob nothing either.
 SELECT outcome($$SELECT registry.put('secret', 'k', 'no json')$$) AS value, outcome($$SELECT registry.put_many('secret', '[]')$$) AS entries;

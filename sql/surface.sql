@@ -123,6 +123,7 @@ INSERT INTO calls (function, call) VALUES
 	('log_tail', $$SELECT count(*) FROM registry.log_tail(n => 0, handler => NULL)$$),
 	('status', $$SELECT (registry.status()).preloaded$$),
 	('list_readers', $$SELECT count(*) > 0 FROM registry.list_readers()$$),
+	('list_checks', $$SELECT count(*) FROM registry.list_checks()$$),
 	('list_memory', $$SELECT sum(bytes) = pg_size_bytes(current_setting('pg_registry.shared_memory')) FROM registry.list_memory()$$),
 	('drop_registry', $$SELECT registry.drop_registry(name => 'r', if_exists => false, cascade => false)$$);
 CREATE FUNCTION result(call text) RETURNS text LANGUAGE plpgsql AS $$

@@ -18,6 +18,7 @@
 
 #include "base/compat.h"
 #include "build_id.h"
+#include "durable/guard.h"
 #include "durable/tables.h"
 #include "log/hook.h"
 #include "registry/core_api.h"
@@ -27,6 +28,8 @@
 #include "registry/write.h"
 #include "settings.h"
 #include "shm/area.h"
+#include "shm/fallbacks.h"
+#include "shm/follow_state.h"
 #include "shm/load_state.h"
 #include "shm/refresh_state.h"
 
@@ -40,7 +43,8 @@ static object_access_hook_type prev_object_access = NULL;
 
 /*
  * DROP DATABASE and DROP EXTENSION free their registries at commit, and not
- * after a rollback: one more change of the transaction (W-1).
+ * after a rollback: one more change of the transaction (W-1).  So does what may
+ * let rows of our tables change behind the image's back (D-1).
  */
 static void
 object_access(ObjectAccessType access, Oid class, Oid object, int part,
@@ -48,7 +52,10 @@ object_access(ObjectAccessType access, Oid class, Oid object, int part,
 {
 	if (prev_object_access)
 		prev_object_access(access, class, object, part, arg);
-	if (access != OAT_DROP || pgr_image == NULL)
+	if (pgr_image == NULL)
+		return;
+	pgr_guard_object(access, class, object, arg);
+	if (access != OAT_DROP)
 		return;
 	if (class == DatabaseRelationId)
 		pgr_pending_drop_all(object, InvalidOid);
@@ -117,6 +124,10 @@ _PG_init(void)
 					  (void **) &pgr_refresh_state);
 	pgr_area_add_part(pgr_load_state_size, pgr_load_state_init,
 					  (void **) &pgr_load_state);
+	pgr_area_add_part(pgr_fallbacks_size, pgr_fallbacks_init,
+					  (void **) &pgr_fallbacks);
+	pgr_area_add_part(pgr_follow_state_size, pgr_follow_state_init,
+					  (void **) &pgr_follow_state);
 	pgr_area_add_part(pgr_log_ring_size, pgr_log_ring_init,
 					  (void **) &pgr_log_ring);
 	pgr_area_install();

@@ -353,6 +353,11 @@ pgr_settings_define(void)
 		"What a loader finds besides: -1 an error, n registries that do not fit; only in test builds.",
 		NULL, &pgr_settings.test_load_result, 0, -1, 1000, PGC_USERSET, 0,
 		NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"pg_registry.test_log_retention",
+		"How long the log of changes keeps a row; only in test builds.", NULL,
+		&pgr_settings.test_log_retention_ms, 0, 0, INT_MAX, PGC_SIGHUP,
+		GUC_UNIT_MS, NULL, NULL, NULL);
 #endif
 	MarkGUCPrefixReserved("pg_registry");
 }

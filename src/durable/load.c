@@ -5,7 +5,6 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "access/xlog.h"
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
 #include "utils/memutils.h"
@@ -13,6 +12,7 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "durable/guard.h"
 #include "durable/load.h"
 #include "durable/rate_sets.h"
 #include "durable/tables.h"
@@ -21,8 +21,10 @@
 #include "registry/pending.h"
 #include "registry/pin.h"
 #include "registry/plan.h"
+#include "registry/restate.h"
 #include "registry/write.h"
 #include "shm/area.h"
+#include "shm/follow_state.h"
 
 /* ------------------------------------------------------------------------
  * One registry
@@ -98,6 +100,7 @@ pgr_load_registry(PgrDefinition *definition)
 	bool fits = true;
 	int n;
 
+	pgr_guard_require();
 	if (pgr_write_open_row(name, NULL, definition) && definition->durable)
 	{
 		MemoryContextSwitchTo(rows);
@@ -206,15 +209,73 @@ prepare_load(HollowList *list)
 
 	begin();
 	installed = OidIsValid(pgr_tables_definitions());
-	if (installed && !is_complete())
-		load_definitions();
+	if (installed)
+		pgr_guard_repair();
 	commit();
 	if (!installed)
 		return false;
 	begin();
+	pgr_guard_require();
+	if (!is_complete())
+		load_definitions();
+	commit();
+	begin();
 	collect_hollow(list);
 	commit();
 	return true;
+}
+
+/*
+ * A follower that finds itself on a promoted server brings the image up to
+ * date, which is less work; if there is none, what it left goes.
+ */
+static bool
+is_being_followed(void)
+{
+	const PgrFollowPlace *place = pgr_follow_place(MyDatabaseId);
+
+	if (place != NULL && place->pid != 0)
+		return true;
+	pgr_restate_end_following();
+	return false;
+}
+
+/*
+ * One registry with a value that nobody can read, say, must not keep the
+ * others out of memory.  It is read from its table, where reading that value
+ * says what is wrong.
+ */
+static bool
+load_one(PgrDefinition *definition)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	volatile bool loaded = false;
+
+	PG_TRY();
+	{
+		begin();
+		loaded = pgr_load_registry(definition);
+		commit();
+	}
+	PG_CATCH();
+	{
+		ErrorData *error;
+
+		MemoryContextSwitchTo(caller);
+		error = CopyErrorData();
+		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED ||
+			error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+			PG_RE_THROW();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		ereport(DEBUG1,
+				(errmsg_internal("registry \"%s\" is not loaded: %s",
+								 definition->name, error->message)));
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(caller);
+	return loaded;
 }
 
 int
@@ -227,14 +288,11 @@ pgr_load_database(void)
 	ListCell *cell;
 	int failed = 0;
 
-	/* replay would go on behind our back */
-	if (!RecoveryInProgress() && prepare_load(&list))
+	if (!is_being_followed() && prepare_load(&list))
 	{
 		foreach (cell, list.definitions)
 		{
-			begin();
-			failed += !pgr_load_registry(lfirst(cell));
-			commit();
+			failed += !load_one(lfirst(cell));
 		}
 		begin();
 		pgr_rate_sets_load();

@@ -22,14 +22,15 @@
  * In a process connected to a database, outside a transaction: loads the
  * definitions, then every durable registry that is not resident, each in a
  * transaction of its own.  Returns how many have no room.  Does nothing if the
- * extension is not installed.
+ * extension is not installed; ERROR if a trigger of ours is off (guard.h).
  */
 extern int pgr_load_database(void);
 
 /*
  * In a transaction that has not changed the registry: make it resident, with
  * what is committed.  Holds the lock on the whole registry until the
- * transaction ends.  False if there is no room.
+ * transaction ends.  False if there is no room; ERROR if a trigger of ours is
+ * off.
  */
 extern bool pgr_load_registry(PgrDefinition *definition);
 

@@ -14,25 +14,24 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "commands/dbcommands.h"
+#include "access/xlog.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "tcop/tcopprot.h"
-#include "utils/guc.h"
 #include "utils/memutils.h"
 
 #include "durable/load.h"
+#include "durable/follower.h"
 #include "durable/loader.h"
+#include "durable/session.h"
 #include "settings.h"
 #include "shm/load_state.h"
 
 #ifdef PGR_TESTING
 #include "storage/lock.h"
 #endif
-
-#define LOCK_TIMEOUT "2s"
 
 PGDLLEXPORT void pgr_loader_main(Datum arg);
 
@@ -88,24 +87,11 @@ exit_quietly_cb(int code, Datum arg)
 		proc_exit(0);
 }
 
-/*
- * PostgreSQL refuses a connection, or ends it, because of the state of the
- * database.
- */
-static bool
-is_about_database(const ErrorData *error)
-{
-	return error->elevel == FATAL &&
-		(error->sqlerrcode == ERRCODE_UNDEFINED_DATABASE ||
-		 error->sqlerrcode == ERRCODE_DATABASE_DROPPED ||
-		 error->sqlerrcode == ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE);
-}
-
 /* There is no other place to stop a FATAL error's line. */
 static void
 quiet_emit_log(ErrorData *error)
 {
-	if (is_about_database(error))
+	if (pgr_session_is_about_database(error))
 	{
 		outcome = PGR_LOAD_GONE;
 		error->output_to_server = false;
@@ -128,41 +114,6 @@ prepare_exit(void)
  * ------------------------------------------------------------------------
  */
 
-static void
-set_option(const char *name, const char *value)
-{
-	SetConfigOption(name, value, PGC_SUSET, PGC_S_OVERRIDE);
-}
-
-/* Whatever the database's settings say. */
-static void
-prepare_session(void)
-{
-	set_option("application_name", "pg_registry");
-	set_option("synchronous_commit", "local");
-	set_option("default_transaction_isolation", "read committed");
-	set_option("default_transaction_read_only", "off");
-	set_option("default_transaction_deferrable", "off");
-	set_option("search_path", "pg_catalog, pg_temp");
-	set_option("session_replication_role", "origin");
-	set_option("statement_timeout", "0");
-	set_option("idle_in_transaction_session_timeout", "0");
-	set_option("lock_timeout", LOCK_TIMEOUT);
-}
-
-/* Its name for messages, while catalogs can be read. */
-static char *
-database_name(void)
-{
-	char *name;
-
-	StartTransactionCommand();
-	name = get_database_name(MyDatabaseId);
-	name = MemoryContextStrdup(TopMemoryContext, name ? name : "?");
-	CommitTransactionCommand();
-	return name;
-}
-
 #ifdef PGR_TESTING
 /*
  * What ALTER DATABASE ... SET asks for, so that tests can look at a loader at
@@ -175,14 +126,14 @@ obey_test(void)
 
 	if (pgr_settings.test_load_lock != 0)
 	{
-		set_option("lock_timeout", "0");
+		pgr_session_option("lock_timeout", "0");
 		StartTransactionCommand();
 		/* pg_advisory_lock(0, n) */
 		SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, pgr_settings.test_load_lock,
 							 2);
 		(void) LockAcquire(&tag, ShareLock, false, false);
 		CommitTransactionCommand();
-		set_option("lock_timeout", LOCK_TIMEOUT);
+		pgr_session_option("lock_timeout", PGR_SESSION_LOCK_TIMEOUT);
 	}
 	if (pgr_settings.test_load_result < 0)
 		elog(ERROR, "failure for a test");
@@ -227,7 +178,11 @@ load(const char *database)
 #ifdef PGR_TESTING
 		obey_test();
 #endif
-		not_fitting += pgr_load_database();
+		/* replay would go on behind the back of a load */
+		if (RecoveryInProgress())
+			not_fitting += !pgr_follower_provide();
+		else
+			not_fitting += pgr_load_database();
 		outcome = PGR_LOAD_OK;
 	}
 	PG_CATCH();
@@ -251,7 +206,7 @@ pgr_loader_main(Datum arg)
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg),
 											  InvalidOid, 0);
-	prepare_session();
-	load(database_name());
+	pgr_session_prepare();
+	load(pgr_session_database_name());
 	proc_exit(0);
 }

@@ -8,6 +8,8 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -29,7 +31,13 @@ enum RateSetColumn
 	SET_FETCHED_AT,
 	SET_PUBLISHED_AT,
 	SET_BODY_HASH,
-	SET_STATUS
+	SET_STATUS,
+	SET_COLUMNS = SET_STATUS
+};
+
+static const Oid set_types[SET_COLUMNS] = {
+	INT8OID,        TEXTOID,        TEXTOID,  DATEOID,
+	TIMESTAMPTZOID, TIMESTAMPTZOID, BYTEAOID, TEXTOID,
 };
 
 /* Columns of registry.rate_set_values. */
@@ -37,8 +45,11 @@ enum RateColumn
 {
 	RATE_SET = 1,
 	RATE_CURRENCY,
-	RATE_RATE
+	RATE_RATE,
+	RATE_COLUMNS = RATE_RATE
 };
+
+static const Oid rate_types[RATE_COLUMNS] = {INT8OID, TEXTOID, NUMERICOID};
 
 /* ------------------------------------------------------------------------
  * Scans
@@ -54,14 +65,17 @@ typedef struct Scan
 } Scan;
 
 static void
-begin_scan(Scan *scan, const char *table, const char *index, PgrTableView view,
+begin_scan(Scan *scan, bool sets, const char *index, PgrTableView view,
 		   int nkeys, ScanKeyData *keys)
 {
+	const char *table = sets ? "rate_sets" : "rate_set_values";
 	Oid oid = pgr_tables_named(table);
 
 	if (!OidIsValid(oid))
 		pgr_tables_missing();
 	scan->table = table_open(oid, AccessShareLock);
+	pgr_tables_check_columns(scan->table, sets ? set_types : rate_types,
+							 sets ? SET_COLUMNS : RATE_COLUMNS);
 	oid = index ? pgr_tables_named(index) :
 				  RelationGetPrimaryKeyIndex(scan->table);
 	if (!OidIsValid(oid))
@@ -154,7 +168,7 @@ first_set(const char *index, PgrTableView view, int nkeys, ScanKeyData *keys,
 	Scan scan;
 	HeapTuple tuple;
 
-	begin_scan(&scan, "rate_sets", index, view, nkeys, keys);
+	begin_scan(&scan, true, index, view, nkeys, keys);
 	tuple = next_row(&scan, direction);
 	if (HeapTupleIsValid(tuple))
 		read_set(row, tuple, RelationGetDescr(scan.table));
@@ -229,7 +243,7 @@ pgr_rate_sets_read_rates(PgrRateSet *set, PgrTableView view)
 				Int64GetDatum(set->rate_set));
 	set->nrates = 0;
 	set->rates = palloc(capacity * sizeof(PgrRate));
-	begin_scan(&scan, "rate_set_values", NULL, view, 1, &key);
+	begin_scan(&scan, false, NULL, view, 1, &key);
 	while (HeapTupleIsValid(tuple = next_row(&scan, ForwardScanDirection)))
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -308,7 +322,8 @@ pgr_rate_sets_load(void)
 	bool stored;
 	bool refused;
 
-	if (!tables_exist())
+	/* a standby reads its table until somebody publishes there */
+	if (RecoveryInProgress() || !tables_exist())
 		return;
 	pgr_write_open_rates(&definition);
 	stored = pgr_rate_sets_newest(PGR_VIEW_NEWEST, &newest);

@@ -20,6 +20,7 @@
 #include "base/compat.h"
 #include "durable/rows.h"
 #include "durable/tables.h"
+#include "registry/pending.h"
 
 struct PgrRows
 {
@@ -81,7 +82,9 @@ pgr_rows_open(PgrText registry)
 
 	if (!OidIsValid(table))
 		pgr_tables_missing();
+	pgr_pending_unlisted();
 	rows->table = table_open(table, RowExclusiveLock);
+	pgr_tables_check(rows->table, false);
 	rows->estate = CreateExecutorState();
 	rows->result = makeNode(ResultRelInfo);
 	describe_update(rows);
@@ -164,6 +167,25 @@ fill_row(PgrRows *rows, Datum key, const char *value, TimestampTz updated_at,
 	ExecStoreVirtualTuple(slot);
 }
 
+/*
+ * The same of a row that has gone since: our snapshot would see it beside the
+ * one that we are about to insert.
+ */
+static void
+refuse_if_gone(PgrRows *rows, Datum key)
+{
+	Snapshot newest = rows->snapshot;
+	bool found;
+
+	if (!IsolationUsesXactSnapshot())
+		return;
+	rows->snapshot = GetTransactionSnapshot();
+	found = find_row(rows, key);
+	rows->snapshot = newest;
+	if (found)
+		refuse_concurrent_change();
+}
+
 static void
 insert_row(PgrRows *rows)
 {
@@ -200,7 +222,10 @@ pgr_rows_put(PgrRows *rows, PgrText key, const char *value,
 	if (find_row(rows, key_datum))
 		update_row(rows);
 	else
+	{
+		refuse_if_gone(rows, key_datum);
 		insert_row(rows);
+	}
 	MemoryContextSwitchTo(caller);
 	ResetPerTupleExprContext(rows->estate);
 }

@@ -15,6 +15,8 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "durable/changes.h"
+#include "durable/guard.h"
 #include "durable/rows.h"
 #include "durable/statement.h"
 #include "durable/store.h"
@@ -130,10 +132,18 @@ list_put(const PgrDefinition *definition, const PgrStorePut *put)
 					GetCurrentTransactionStartTimestamp(), put->expires_at);
 }
 
-/* What the image does not know it need not be told: see trigger.c. */
+/*
+ * What the image does not know it need not be told: see trigger.c.  A standby
+ * learns of what is listed when the list is committed.
+ */
 static bool
 is_listed(const PgrDefinition *definition)
 {
+	if (definition->incarnation == 0)
+	{
+		pgr_pending_hidden();
+		pgr_changes_note(name_of(definition));
+	}
 	return definition->incarnation != 0;
 }
 
@@ -248,22 +258,31 @@ definition_values(const PgrDefinition *definition, Datum *values, char *nulls)
 
 /*
  * A row of stored_entries can be there before its definition is, in a restore;
- * then the image has to ask the table.
+ * then the image has to ask the table.  So it has while rows can change without
+ * our triggers.
  */
+static PgrResidency
+residency_of_new(const PgrDefinition *definition)
+{
+	if (!definition->durable)
+		return PGR_RESIDENT;
+	if (!pgr_guard_lock())
+		return PGR_FROM_TABLE;
+	return pgr_tables_have_entries(name_of(definition), PGR_VIEW_NEWEST) ?
+		PGR_FROM_TABLE :
+		PGR_RESIDENT;
+}
+
 void
 pgr_store_create(PgrDefinition *definition)
 {
-	PgrText name = {definition->name, definition->name_len};
 	Datum values[8];
 	char nulls[] = "        ";
 
-	pgr_write_lock_name(definition);
 	definition_values(definition, values, nulls);
 	(void) run(&insert_definition, values, nulls);
-	definition->residency = definition->durable &&
-			pgr_tables_have_entries(name, PGR_VIEW_NEWEST) ?
-		PGR_FROM_TABLE :
-		PGR_RESIDENT;
+	pgr_changes_note(name_of(definition));
+	definition->residency = residency_of_new(definition);
 	pgr_pending_create(definition);
 }
 
@@ -275,6 +294,7 @@ pgr_store_drop(const PgrDefinition *definition)
 	values[0] = name_datum(definition);
 	values[1] = now_datum();
 	(void) run(&delete_definition, values, NULL);
+	pgr_changes_note(name_of(definition));
 	if (definition->durable)
 		(void) run(&delete_all, values, NULL);
 	pgr_pending_drop(definition);
@@ -285,7 +305,6 @@ rename_rows(const PgrDefinition *definition, const PgrDefinition *altered)
 {
 	Datum values[2];
 
-	pgr_write_lock_name(altered);
 	if (!definition->durable)
 		return;
 	if (pgr_tables_have_entries(name_of(altered), PGR_VIEW_NEWEST))
@@ -308,6 +327,8 @@ pgr_store_alter(const PgrDefinition *definition, const PgrDefinition *altered)
 	definition_values(altered, values, nulls);
 	values[8] = name_datum(definition);
 	(void) run(&update_definition, values, nulls);
+	pgr_changes_note(name_of(definition));
+	pgr_changes_note(name_of(altered));
 	if (strcmp(definition->name, altered->name) != 0)
 		rename_rows(definition, altered);
 	pgr_pending_alter(definition, altered);

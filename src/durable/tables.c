@@ -15,6 +15,7 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_collation.h"
+#include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -25,6 +26,7 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "durable/changes.h"
 #include "durable/rate_sets.h"
 #include "durable/tables.h"
 #include "registry/directory.h"
@@ -57,6 +59,12 @@ pgr_tables_entries(void)
 	return pgr_tables_named("stored_entries");
 }
 
+Oid
+pgr_tables_changes(void)
+{
+	return pgr_tables_named("changes");
+}
+
 void
 pgr_tables_missing(void)
 {
@@ -64,6 +72,48 @@ pgr_tables_missing(void)
 			(errcode(ERRCODE_UNDEFINED_TABLE),
 			 errmsg("the tables of extension \"pg_registry\" are missing"),
 			 errhint("If the extension was installed by an older version, run ALTER EXTENSION pg_registry UPDATE.")));
+}
+
+/* The types of the columns that this library knows; there may be more. */
+static const Oid definition_types[PGR_DEF_COLUMNS] = {
+	TEXTOID, TEXTOID, TEXTOID, BOOLOID, INTERVALOID,
+	TEXTOID, BOOLOID, TEXTOID, OIDOID,  TIMESTAMPTZOID,
+};
+static const Oid entry_types[PGR_ENTRY_COLUMNS] = {
+	TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
+};
+
+static bool
+has_columns(TupleDesc desc, const Oid *types, int n)
+{
+	if (desc->natts < n)
+		return false;
+	for (int i = 0; i < n; i++)
+		if (TupleDescAttr(desc, i)->atttypid != types[i])
+			return false;
+	return true;
+}
+
+void
+pgr_tables_check(Relation relation, bool definitions)
+{
+	if (definitions)
+		pgr_tables_check_columns(relation, definition_types, PGR_DEF_COLUMNS);
+	else
+		pgr_tables_check_columns(relation, entry_types, PGR_ENTRY_COLUMNS);
+}
+
+void
+pgr_tables_check_columns(Relation relation, const Oid *types, int n)
+{
+	if (relation->rd_rel->relkind == RELKIND_RELATION &&
+		has_columns(RelationGetDescr(relation), types, n))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("table \"%s.%s\" is not what this version of pg_registry expects",
+					PGR_SCHEMA, RelationGetRelationName(relation)),
+			 errhint("Run ALTER EXTENSION pg_registry UPDATE, and restart the server if its library is the older one.")));
 }
 
 /* ------------------------------------------------------------------------
@@ -210,15 +260,19 @@ key_is(ScanKeyData *key, int number, PgrText text)
 typedef bool (*VisitTuple)(HeapTuple tuple, TupleDesc desc, void *arg);
 
 static void
-scan_table(Oid table, PgrTableView view, int nkeys, ScanKeyData *keys,
-		   VisitTuple visit, void *arg)
+scan_table(Oid table, bool definitions, PgrTableView view, int nkeys,
+		   ScanKeyData *keys, VisitTuple visit, void *arg)
 {
 	Relation relation = table_open(table, AccessShareLock);
 	Oid index = nkeys > 0 ? RelationGetPrimaryKeyIndex(relation) : InvalidOid;
-	Snapshot snapshot = pgr_tables_snapshot(view);
-	SysScanDesc scan = systable_beginscan(relation, index, OidIsValid(index),
-										  snapshot, nkeys, keys);
+	Snapshot snapshot;
+	SysScanDesc scan;
 	HeapTuple tuple;
+
+	pgr_tables_check(relation, definitions);
+	snapshot = pgr_tables_snapshot(view);
+	scan = systable_beginscan(relation, index, OidIsValid(index), snapshot,
+							  nkeys, keys);
 
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 		if (!visit(tuple, RelationGetDescr(relation), arg))
@@ -247,7 +301,7 @@ find_definition(PgrText name, PgrTableView view, PgrDefinition *definition)
 	if (!OidIsValid(table))
 		return false;
 	key_is(&key, PGR_DEF_NAME, name);
-	scan_table(table, view, 1, &key, take_definition, definition);
+	scan_table(table, true, view, 1, &key, take_definition, definition);
 	return definition->name_len > 0;
 }
 
@@ -278,7 +332,7 @@ each_definition(PgrTableView view,
 	DefinitionVisit each = {visit, arg};
 
 	if (OidIsValid(table))
-		scan_table(table, view, 0, NULL, visit_definition, &each);
+		scan_table(table, true, view, 0, NULL, visit_definition, &each);
 }
 
 typedef struct EntryFound
@@ -306,11 +360,14 @@ find_entry(PgrText registry, PgrText key, PgrTableView view, PgrTableRow *row)
 	EntryFound found = {row, false};
 	ScanKeyData keys[2];
 
-	if (!OidIsValid(table) || key.len == 0)
+	/* renamed, perhaps; that is no answer */
+	if (!OidIsValid(table))
+		pgr_tables_missing();
+	if (key.len == 0)
 		return false;
 	key_is(&keys[0], PGR_ENTRY_REGISTRY, registry);
 	key_is(&keys[1], PGR_ENTRY_KEY, key);
-	scan_table(table, view, 2, keys, take_entry, &found);
+	scan_table(table, false, view, 2, keys, take_entry, &found);
 	return found.found;
 }
 
@@ -342,9 +399,9 @@ scan_entries(PgrText registry, PgrTableView view,
 	ScanKeyData key;
 
 	if (!OidIsValid(table))
-		return;
+		pgr_tables_missing();
 	key_is(&key, PGR_ENTRY_REGISTRY, registry);
-	scan_table(table, view, 1, &key, visit_entry, &each);
+	scan_table(table, false, view, 1, &key, visit_entry, &each);
 }
 
 bool
@@ -358,7 +415,7 @@ pgr_tables_have_entries(PgrText name, PgrTableView view)
 	if (!OidIsValid(table))
 		return false;
 	key_is(&key, PGR_ENTRY_REGISTRY, name);
-	scan_table(table, view, 1, &key, take_entry, &found);
+	scan_table(table, false, view, 1, &key, take_entry, &found);
 	return found.found;
 }
 
@@ -369,4 +426,5 @@ const PgrTable pgr_tables = {
 	.scan = scan_entries,
 	.rates = pgr_rate_sets_block,
 	.rate_set = pgr_rate_sets_row_of,
+	.log_changes = pgr_changes_write,
 };

@@ -4,6 +4,7 @@
  *
  *		registry.definitions	one row for each registry
  *		registry.stored_entries	one row for each entry of a durable registry
+ *		registry.changes	what standbys are to read anew (changes.h)
  *
  * and, read and written by rate_sets.h,
  *
@@ -19,6 +20,7 @@
 #include "access/htup.h"
 #include "access/tupdesc.h"
 #include "utils/snapshot.h"
+#include "utils/relcache.h"
 
 #include "registry/table.h"
 
@@ -51,16 +53,34 @@ enum PgrEntryColumn
 	PGR_ENTRY_COLUMNS = PGR_ENTRY_EXPIRES_AT
 };
 
+/* Columns of registry.changes. */
+enum PgrChangesColumn
+{
+	PGR_CHANGES_WRITTEN_BY = 1,
+	PGR_CHANGES_REGISTRY,
+	PGR_CHANGES_KEYS,
+	PGR_CHANGES_COLUMNS = PGR_CHANGES_KEYS
+};
+
 /* 0 if the extension is not installed here. */
 extern Oid pgr_tables_named(const char *name); /* or an index */
 extern Oid pgr_tables_definitions(void);
 extern Oid pgr_tables_entries(void);
+extern Oid pgr_tables_changes(void);
 
 /* ERROR undefined_table, with what to do. */
 extern void pgr_tables_missing(void) pg_attribute_noreturn();
 
 /* A registered copy: of the statement's snapshot, or of one taken now. */
 extern Snapshot pgr_tables_snapshot(PgrTableView view);
+
+/*
+ * ERROR 55000 if it has not the columns that we read, since it was made by
+ * another version.
+ */
+extern void pgr_tables_check(Relation relation, bool definitions);
+extern void pgr_tables_check_columns(Relation relation, const Oid *types,
+									 int n);
 
 /*
  * A row as the image knows it.  The owner is 0, so that only superusers may

@@ -26,6 +26,8 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "durable/changes.h"
+#include "durable/guard.h"
 #include "durable/store.h"
 #include "durable/tables.h"
 #include "registry/pending.h"
@@ -146,12 +148,19 @@ before_row(const TriggerData *trigger)
  * ------------------------------------------------------------------------
  */
 
-/* The registry of a row, if it is one whose changes are listed. */
+/*
+ * The registry of a row, if it is one whose changes are listed.  Of others a
+ * standby is told here.
+ */
 static bool
 is_listed(const PgrTableRow *row, PgrDefinition *definition)
 {
-	return pgr_write_open_row(row->registry, &row->key, definition) &&
-		definition->incarnation != 0;
+	if (pgr_write_open_row(row->registry, &row->key, definition) &&
+		definition->incarnation != 0)
+		return true;
+	pgr_pending_hidden();
+	pgr_changes_note(row->registry);
+	return false;
 }
 
 /*
@@ -224,9 +233,12 @@ clear_durable(const PgrDefinition *definition, void *arg)
 	PgrText name = {definition->name, definition->name_len};
 	PgrDefinition now;
 
-	if (definition->durable && pgr_write_open_row(name, NULL, &now) &&
-		now.incarnation != 0)
+	if (!definition->durable || !pgr_write_open_row(name, NULL, &now))
+		return;
+	if (now.incarnation != 0)
 		pgr_pending_clear(&now);
+	else
+		pgr_changes_note(name);
 }
 
 static bool
@@ -259,6 +271,7 @@ pgr_sql_entries_trigger(PG_FUNCTION_ARGS)
 		return PointerGetDatum(TRIGGER_FIRED_FOR_ROW(trigger->tg_event) ?
 								   unchanged_row(trigger) :
 								   NULL);
+	pgr_tables_check(trigger->tg_relation, false);
 	before = TRIGGER_FIRED_BEFORE(trigger->tg_event);
 	if (TRIGGER_FIRED_FOR_STATEMENT(trigger->tg_event))
 	{
@@ -286,6 +299,8 @@ known(const PgrDefinition *row, PgrDefinition *definition)
 {
 	PgrText name = {row->name, row->name_len};
 
+	/* a registry that gets another name: see pgr_pending_forget() */
+	(void) pgr_guard_lock();
 	pgr_write_lock_directory();
 	return pgr_write_open_row(name, NULL, definition) &&
 		definition->incarnation != 0;
@@ -375,6 +390,14 @@ read_new_definition(HeapTuple tuple, TupleDesc desc, PgrDefinition *definition)
 	check_definition(tuple, desc, definition);
 }
 
+static PgrText
+name_of(const PgrDefinition *definition)
+{
+	PgrText name = {definition->name, definition->name_len};
+
+	return name;
+}
+
 static void
 after_definition(const TriggerData *trigger)
 {
@@ -385,22 +408,26 @@ after_definition(const TriggerData *trigger)
 	if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
 	{
 		read_new_definition(trigger->tg_trigtuple, desc, &after);
+		pgr_changes_note(name_of(&after));
 		record_create(&after);
 		return;
 	}
 	pgr_tables_read_definition(trigger->tg_trigtuple, desc, &before);
+	pgr_changes_note(name_of(&before));
 	if (TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
 	{
 		record_drop(&before);
 		return;
 	}
 	read_new_definition(trigger->tg_newtuple, desc, &after);
+	pgr_changes_note(name_of(&after));
 	record_alter(&before, &after);
 }
 
 static void
 drop_definition(const PgrDefinition *definition, void *arg)
 {
+	pgr_changes_note(name_of(definition));
 	record_drop(definition);
 }
 
@@ -413,6 +440,7 @@ pgr_sql_definitions_trigger(PG_FUNCTION_ARGS)
 		RelationGetRelid(trigger->tg_relation) != pgr_tables_definitions() ||
 		is_quiet())
 		return PointerGetDatum(NULL);
+	pgr_tables_check(trigger->tg_relation, true);
 	if (TRIGGER_FIRED_FOR_STATEMENT(trigger->tg_event))
 		pgr_tables.each_definition(PGR_VIEW_NEWEST, drop_definition, NULL);
 	else

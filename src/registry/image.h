@@ -119,7 +119,7 @@ typedef struct PgrSharedLine
 	TimestampTz parallel_at;
 	TimestampTz pinned_at[PGR_LINE_PINS];
 	pg_atomic_uint32 in_use; /* pid of the owner, 0 = nobody */
-	uint32 spare;
+	uint32 parallel_lags; /* of parallel_pin: see PgrPin */
 } PgrSharedLine;
 
 StaticAssertDecl(offsetof(PgrSharedLine, parallel_at) == 64,

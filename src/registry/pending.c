@@ -41,11 +41,13 @@ static uint32 length = 0;
 static uint64 list_bytes = 0;
 static bool has_renamed = false;   /* some ENTER is, or was, in the list */
 static bool has_untracked = false; /* the same of UNTRACKED */
+static bool has_forgotten = false; /* the same of FORGET */
 static bool closed = false;        /* PRE_COMMIT has folded the list */
 static HTAB *list_index = NULL;    /* in TopTransactionContext */
 
 /* The outermost that has changed a table without any change in the list. */
 static SubTransactionId unlisted = InvalidSubTransactionId;
+static bool has_hidden = false; /* since the transaction began */
 
 static PgrPendingChange *
 change_at(PgrRef ref)
@@ -163,7 +165,7 @@ allocate_change(PgrPendingKind kind, Size size)
 {
 	PgrArena *arena = pgr_image_arena(pgr_image);
 	bool drops = kind == PGR_CHANGE_DROP || kind == PGR_CHANGE_DROP_ALL ||
-		kind == PGR_CHANGE_UNTRACKED;
+		kind == PGR_CHANGE_UNTRACKED || kind == PGR_CHANGE_FORGET;
 	bool removes = kind == PGR_CHANGE_DELETE || kind == PGR_CHANGE_CLEAR;
 
 	if (!drops &&
@@ -275,6 +277,40 @@ add_change(PgrPendingKind kind, const PgrRegistryName *registry,
 static bool is_untracked(const PgrRegistryName *origin, uint64 incarnation);
 
 /*
+ * Give back what the list has of a registry that it cannot have whole: nobody
+ * will read it.  But not what a rollback to a savepoint would leave.
+ */
+static void
+forget_listed(const PgrRegistryName *origin, uint64 incarnation)
+{
+	SubTransactionId mine = GetCurrentSubTransactionId();
+	PgrRef *link = &head;
+
+	list_index = NULL;
+	LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_EXCLUSIVE);
+	while (*link != 0 && change_at(*link)->subtransaction == mine)
+	{
+		PgrPendingChange *change = change_at(*link);
+		PgrRef ref = *link;
+
+		if (change->incarnation != incarnation ||
+			(change->kind != PGR_CHANGE_PUT &&
+			 change->kind != PGR_CHANGE_DELETE) ||
+			!pgr_change_is_of(change, origin))
+		{
+			link = &change->older;
+			continue;
+		}
+		*link = change->older;
+		list_bytes -= change_bytes(origin, change->key_len, change->value_len);
+		length--;
+		free_change(ref);
+	}
+	pgr_pin_set_pending(head);
+	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
+}
+
+/*
  * A change of entries.  Those of a durable registry are in its table anyway:
  * if the list has no room for them, this transaction goes on without, reads
  * that table, and its commit takes the registry out of memory.
@@ -297,6 +333,7 @@ add_entry_change(PgrPendingKind kind, const PgrDefinition *definition,
 	if (!is_over_quota(kind, change_bytes(registry, key_len, data_len)) &&
 		try_add(kind, registry, key, key_len, data, data_len, rest))
 		return;
+	forget_listed(registry, definition->incarnation);
 	add_change(PGR_CHANGE_UNTRACKED, registry, "", 0, NULL, 0, &untracked);
 	has_untracked = true;
 }
@@ -432,12 +469,36 @@ pgr_pending_complete(Oid extension)
 }
 
 void
+pgr_pending_forget(Oid extension)
+{
+	PgrPendingChange rest = {0};
+	PgrRegistryName registry = {MyDatabaseId, extension, "", 0};
+
+	if (pgr_pending_forgotten(extension))
+		return;
+	add_change(PGR_CHANGE_FORGET, &registry, "", 0, NULL, 0, &rest);
+	has_forgotten = true;
+}
+
+void
 pgr_pending_drop_all(Oid database, Oid extension)
 {
 	PgrPendingChange rest = {0};
 	PgrRegistryName registry = {database, extension, "", 0};
 
 	add_change(PGR_CHANGE_DROP_ALL, &registry, NULL, 0, NULL, 0, &rest);
+}
+
+void
+pgr_pending_hidden(void)
+{
+	has_hidden = true;
+}
+
+bool
+pgr_pending_has_hidden(void)
+{
+	return has_hidden;
 }
 
 void
@@ -530,6 +591,18 @@ newest_of_registry(const PgrRegistryName *origin, uint64 incarnation,
 	return newest_visible(origin, incarnation, "", 0, kind, before);
 }
 
+/* As below. */
+bool
+pgr_pending_forgotten(Oid extension)
+{
+	PgrRegistryName registry = {MyDatabaseId, extension, "", 0};
+
+	if (!has_forgotten && !IsParallelWorker())
+		return false;
+	return newest_of_registry(&registry, 0, PGR_CHANGE_FORGET,
+							  InvalidCommandId) != NULL;
+}
+
 /* From any command on: the table shows each command what it may see. */
 static bool
 is_untracked(const PgrRegistryName *origin, uint64 incarnation)
@@ -614,9 +687,18 @@ pgr_pending_resolve(const PgrRegistryName *registry, bool all,
 		state->since = change->sequence;
 	if (change != NULL || state->created != NULL)
 		*block = NULL;
-	state->from_table = definition != NULL && definition->durable &&
-		(state->from_table ||
-		 is_untracked(&state->origin, state->incarnation));
+	if (definition == NULL || !definition->durable)
+	{
+		state->from_table = false;
+		return definition;
+	}
+	if (pgr_pending_forgotten(registry->extension))
+	{
+		*block = NULL;
+		return NULL; /* the table knows */
+	}
+	state->from_table = state->from_table ||
+		is_untracked(&state->origin, state->incarnation);
 	return definition;
 }
 
@@ -905,8 +987,10 @@ end_transaction(void)
 	last_sequence = 0;
 	has_renamed = false;
 	has_untracked = false;
+	has_forgotten = false;
 	closed = false;
 	unlisted = InvalidSubTransactionId;
+	has_hidden = false;
 	list_index = NULL; /* goes with TopTransactionContext */
 	pgr_pin_end_transaction();
 }

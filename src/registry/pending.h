@@ -82,6 +82,25 @@ extern void pgr_pending_drop_all(Oid database, Oid extension);
 extern void pgr_pending_unlisted(void);
 
 /*
+ * The same of a row whose change is not listed; and has this transaction done
+ * that?
+ */
+extern void pgr_pending_hidden(void);
+extern bool pgr_pending_has_hidden(void);
+
+/*
+ * The durable registries of this database may be other than the list of
+ * changes tells: from this commit on the image does not know them, as after a
+ * start of the server, and whatever else the list has of them is void.  Reads
+ * of this transaction ask the table from now on.  The caller's lock keeps
+ * others from creating, renaming and loading such registries until the commit.
+ */
+extern void pgr_pending_forget(Oid extension);
+
+/* Has this transaction done that? */
+extern bool pgr_pending_forgotten(Oid extension);
+
+/*
  * Readers.  "all" sees the current command's changes too: writers ask so,
  * under the locks that they hold.
  */

@@ -21,6 +21,7 @@
 #include "registry/directory.h"
 #include "registry/pending_list.h"
 #include "registry/pin.h"
+#include "registry/table.h"
 #include "settings.h"
 #include "shm/area.h"
 #include "shm/load_state.h"
@@ -66,6 +67,7 @@ typedef struct Compiler
 								 * must name once it is reserved */
 	int nfixups;
 	bool complete; /* the directory names all registries from now on */
+	bool forget;   /* and it names no durable one */
 	const PgrSharedRoot *root;
 	uint64 generation; /* of the pin that holds it */
 	bool frees;
@@ -73,6 +75,7 @@ typedef struct Compiler
 
 static PgrPlan plan;
 static bool reserved = false;
+static bool forgets = false;
 
 /* ------------------------------------------------------------------------
  * Folding
@@ -377,6 +380,12 @@ collect(Compiler *compiler, const PgrPendingChange *change)
 		compiler->extension = change->extension;
 		return;
 	}
+	if (change->kind == PGR_CHANGE_FORGET)
+	{
+		compiler->forget = true;
+		compiler->extension = change->extension;
+		return;
+	}
 	target = find_target(compiler, change);
 	switch ((PgrPendingKind) change->kind)
 	{
@@ -503,7 +512,8 @@ emit_directory(Compiler *compiler)
 	Oid extension = compiler->extension;
 	uint32 slot;
 
-	if (compiler->directory.nchanges == 0 && !compiler->complete)
+	if (compiler->directory.nchanges == 0 && !compiler->complete &&
+		!compiler->forget)
 		return;
 	slot = pgr_directory_slot(compiler->root, compiler->generation,
 							  MyDatabaseId, extension);
@@ -515,16 +525,20 @@ emit_directory(Compiler *compiler)
 										 &directory->definition);
 
 		emit_fold(registry, &compiler->directory);
-		if (compiler->complete)
+		if (compiler->forget)
+			registry->residency = PGR_MAKE_HOLLOW;
+		else if (compiler->complete)
 			registry->residency = PGR_MAKE_RESIDENT;
 	}
-	else
+	else if (compiler->directory.nchanges > 0 || compiler->complete)
 	{
 		PgrDefinition definition = {
 			.kind = PGR_BLOCK_DIRECTORY,
 			.database = MyDatabaseId,
 			.extension = extension,
-			.residency = compiler->complete ? PGR_RESIDENT : PGR_FROM_TABLE,
+			.residency = compiler->complete && !compiler->forget ?
+				PGR_RESIDENT :
+				PGR_FROM_TABLE,
 		};
 		PgrDatabaseKey *key = palloc(sizeof(PgrDatabaseKey));
 		int index = compiler->nregistries;
@@ -535,6 +549,34 @@ emit_directory(Compiler *compiler)
 				  &compiler->directory);
 		add_fixup(compiler, &compiler->databases, (char *) key, sizeof(*key),
 				  index);
+	}
+}
+
+/* All durable registries that the directory names. */
+static void
+emit_forget(Compiler *compiler)
+{
+	uint32 slot = pgr_directory_slot(compiler->root, compiler->generation,
+									 MyDatabaseId, compiler->extension);
+	const PgrBlock *directory;
+	PgrEntry name;
+	uint64 position = 0;
+
+	if (slot == PGR_NO_SLOT)
+		return;
+	directory = pgr_root_block(pgr_image, compiler->root, slot);
+	while (pgr_block_next_entry(directory, compiler->generation, &position,
+								&name))
+	{
+		uint32 registry = (uint32) name.fixed.i8;
+		const PgrDefinition *definition =
+			&pgr_root_block(pgr_image, compiler->root, registry)->definition;
+
+		if (!definition->durable)
+			continue;
+		emit(compiler, PGR_PLAN_DROP, registry, definition);
+		fold_change(&compiler->directory, name.key, name.key_len)->remove =
+			true;
 	}
 }
 
@@ -584,16 +626,30 @@ emit_drop_all(Compiler *compiler, const PgrPendingChange *change)
 	}
 }
 
-/* Does the registry go with its extension or database anyway? */
+/* Does what belongs to an extension go with it, or with its database? */
 static bool
-is_dropped(const Compiler *compiler, const Target *target)
+is_dropped(const Compiler *compiler, Oid database, Oid extension)
 {
 	for (int i = 0; i < compiler->ndrops; i++)
-		if (compiler->drops[i]->database == target->origin.database &&
+		if (compiler->drops[i]->database == database &&
 			(compiler->drops[i]->extension == InvalidOid ||
-			 compiler->drops[i]->extension == target->origin.extension))
+			 compiler->drops[i]->extension == extension))
 			return true;
 	return false;
+}
+
+/* Is what the list has of a registry void? */
+static bool
+is_void(const Compiler *compiler, const Target *target)
+{
+	const PgrDefinition *definition = target->existing ?
+		&target->existing->definition :
+		target->definition;
+
+	if (is_dropped(compiler, target->origin.database,
+				   target->origin.extension))
+		return true;
+	return compiler->forget && definition != NULL && definition->durable;
 }
 
 static void
@@ -608,12 +664,16 @@ compile(Compiler *compiler, PgrPendingChange **changes, int n)
 		if (changes[i]->kind == PGR_CHANGE_DROP_ALL)
 			compiler->drops[compiler->ndrops++] = changes[i];
 	}
+	compiler->forget &= !is_dropped(compiler, MyDatabaseId,
+									compiler->extension);
 	compiler->fixups = palloc((compiler->ntargets + 1) * sizeof(int));
 	for (int i = 0; i < compiler->ntargets; i++)
-		if (!is_dropped(compiler, &compiler->targets[i]))
+		if (!is_void(compiler, &compiler->targets[i]))
 			emit_name_removal(compiler, &compiler->targets[i]);
+	if (compiler->forget)
+		emit_forget(compiler);
 	for (int i = 0; i < compiler->ntargets; i++)
-		if (!is_dropped(compiler, &compiler->targets[i]))
+		if (!is_void(compiler, &compiler->targets[i]))
 			emit_target(compiler, &compiler->targets[i]);
 	emit_directory(compiler);
 	for (int i = 0; i < compiler->ndrops; i++)
@@ -624,6 +684,33 @@ compile(Compiler *compiler, PgrPendingChange **changes, int n)
 									   PGR_SLOT_DATABASES)
 							->definition),
 				  &compiler->databases);
+}
+
+/*
+ * For standbys: what the list has of durable registries.  Whoever creates,
+ * alters or drops one, or changes what is not listed, has said so already.
+ */
+static void
+log_target(const Target *target)
+{
+	const PgrFold *fold = &target->fold;
+	PgrText name = {target->origin.name, target->origin.len};
+	bool all = target->existing == NULL || fold->fresh || target->untracked;
+
+	if (target->origin.database != MyDatabaseId || target->drop ||
+		(target->incarnation & PGR_PROVISIONAL) || is_renamed(target) ||
+		(target->existing != NULL && !target->existing->definition.durable))
+		return;
+	if (all || fold->nchanges > 0)
+		pgr_table->log_changes(name, all ? NULL : fold->changes,
+							   fold->nchanges);
+}
+
+static void
+log_changes(const Compiler *compiler)
+{
+	for (int i = 0; i < compiler->ntargets; i++)
+		log_target(&compiler->targets[i]);
 }
 
 /* Directory entries name slots: write those that the reservation took. */
@@ -684,7 +771,9 @@ pgr_pending_prepare_commit(void)
 	compiler.root = pin->root;
 	compiler.generation = pin->generation;
 	compile(&compiler, changes, n);
+	log_changes(&compiler);
 
+	forgets = compiler.forget;
 	memset(&plan, 0, sizeof(plan));
 	plan.registries = compiler.registries;
 	plan.nregistries = compiler.nregistries;
@@ -737,7 +826,10 @@ pgr_pending_commit(void)
 		pg_usleep(pgr_settings.test_commit_delay_ms * 1000L);
 #endif
 	pgr_plan_commit(&plan);
-	if (leaves_something_to_load())
+	/* what kept registries from being loaded may have gone with it */
+	if (forgets)
+		pgr_load_retry();
+	else if (leaves_something_to_load())
 		pgr_load_want();
 }
 

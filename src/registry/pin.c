@@ -27,6 +27,7 @@
 #include "base/compat.h"
 #include "registry/line.h"
 #include "registry/pin.h"
+#include "shm/follow_state.h"
 
 /* A running portal, or NULL where there is none (SPI in a trigger at commit) */
 typedef struct Frame
@@ -90,6 +91,8 @@ pin_new(void)
 	PgrPin *pin = pin_allocate();
 
 	pin->at = GetCurrentTimestamp();
+	/* before the pin: what is fresh now is not older in what we pin */
+	pin->lags = pgr_follow_lags(MyDatabaseId);
 	pin->cell = pgr_line_pin(pin->at, &pin->generation, &pin->root);
 	return pin;
 }
@@ -325,6 +328,7 @@ resolve_leader(void)
 		borrowed->root =
 			pgr_image_ptr(pgr_image, pg_atomic_read_u32(&line->parallel_root));
 		borrowed->at = line->parallel_at;
+		borrowed->lags = line->parallel_lags != 0;
 	}
 	return borrowed;
 }
@@ -452,6 +456,7 @@ share_with_workers(void)
 	pg_atomic_write_u32(&line->parallel_root,
 						pgr_arena_ref(pgr_image_arena(pgr_image), pin->root));
 	line->parallel_at = pin->at;
+	line->parallel_lags = pin->lags;
 	pg_write_barrier(); /* pairs with resolve_leader */
 	pg_atomic_write_u64(&line->parallel_pin, pin->generation);
 	pin->holders++;

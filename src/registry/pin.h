@@ -28,6 +28,8 @@ typedef struct PgrPin
 	TimestampTz at; /* what "now" is for expiry and age */
 	uint64 token;   /* of this pin in this process; never 0 */
 	int cell;       /* -1: the leader's */
+	bool lags;      /* durable registries are to be read from their tables:
+					 * replay may be ahead of this generation */
 	int holders;    /* portals, and the transaction */
 	struct PgrPin *next_free;
 } PgrPin;

@@ -432,6 +432,12 @@ sum_changes(PgrPlanRegistry *registry)
 	}
 }
 
+static TimestampTz
+change_time(const PgrPlan *plan, const PgrPlanRegistry *registry)
+{
+	return registry->changed_at != 0 ? registry->changed_at : plan->now;
+}
+
 /* What a plan makes of a registry, but for the room it leaves to others. */
 static void
 build_of(PgrBlockBuild *build, const PgrPlan *plan,
@@ -451,7 +457,7 @@ build_of(PgrBlockBuild *build, const PgrPlan *plan,
 		.extra = registry->extra,
 		.extra_len = registry->extra_len,
 		.extra_prefix = registry->extra_prefix,
-		.now = plan->now,
+		.now = change_time(plan, registry),
 	};
 }
 
@@ -779,7 +785,8 @@ commit_patch(PgrPublish *publish, PgrPlan *plan, PgrPlanRegistry *registry)
 		return;
 	}
 	pgr_publish_patch(publish, registry->slot, registry->changes,
-					  registry->nchanges, plan->now, registry->versions);
+					  registry->nchanges, change_time(plan, registry),
+					  registry->versions);
 	registry->versions = 0;
 }
 

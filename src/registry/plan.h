@@ -59,6 +59,7 @@ typedef struct PgrPlanRegistry
 	uint32 extra_len;
 	uint32 extra_prefix;   /* keep entries only if this many bytes of
 								 * extra stay the same */
+	TimestampTz changed_at; /* 0 = the plan's "now" */
 	uint64 expected_birth; /* void unless built on this version; 0 = any */
 
 	/* pgr_plan_reserve's */

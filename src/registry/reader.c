@@ -5,6 +5,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "mb/pg_wchar.h"
 #include "nodes/primnodes.h"
 #include "utils/acl.h"
@@ -17,6 +18,8 @@
 #include "registry/stale.h"
 #include "registry/table.h"
 #include "shm/area.h"
+#include "shm/fallbacks.h"
+#include "shm/follow_state.h"
 #include "shm/load_state.h"
 
 bool
@@ -40,14 +43,20 @@ pgr_reader_refuse(PgrText name)
 					len, name.data)));
 }
 
+static bool
+is_rates(PgrText name)
+{
+	return name.len == strlen(PGR_RATES_NAME) &&
+		memcmp(name.data, PGR_RATES_NAME, name.len) == 0;
+}
+
 static PgrRegistryName
 registry_name(PgrText name)
 {
 	PgrRegistryName registry = {MyDatabaseId, pgr_directory_extension(),
 								name.data, name.len};
 
-	if (name.len == strlen(PGR_RATES_NAME) &&
-		memcmp(name.data, PGR_RATES_NAME, name.len) == 0)
+	if (is_rates(name))
 		registry.database = registry.extension = InvalidOid;
 	return registry;
 }
@@ -72,14 +81,43 @@ resolve_in_table(PgrText name, const PgrSharedRoot *root, uint32 directory,
 {
 	PgrDefinition *definition;
 
-	if (pgr_table == NULL || pgr_directory_is_complete(root, directory))
+	if (pgr_table == NULL)
 		return;
-	pgr_load_want();
+	if (pgr_directory_is_complete(root, directory))
+	{
+		if (!pgr_pending_forgotten(pgr_directory_extension()))
+			return;
+	}
+	else if (!RecoveryInProgress())
+		pgr_load_want();
 	definition = palloc(sizeof(PgrDefinition));
 	if (!pgr_table->definition(name, PGR_VIEW_STATEMENT, definition))
 		return;
+	if (definition->durable && pgr_follow_is_wanted(MyDatabaseId))
+		pgr_load_want();
 	target->definition = definition;
 	target->from_table = true;
+}
+
+/*
+ * What follows replay is not as new as it has to be, or a promotion has made
+ * the tables writable.  They know, and our own changes of durable registries
+ * are in them.
+ */
+static bool
+resolve_ahead_of_image(PgrText name, Target *target)
+{
+	PgrDefinition *definition = palloc(sizeof(PgrDefinition));
+
+	if (pgr_follow_is_wanted(MyDatabaseId))
+		pgr_load_want();
+	if (!pgr_table->definition(name, PGR_VIEW_STATEMENT, definition))
+		return true;
+	if (!definition->durable && pgr_pending_any())
+		return false;
+	target->definition = definition;
+	target->from_table = true;
+	return true;
 }
 
 /* Resolve a name under the statement's pin. */
@@ -94,6 +132,9 @@ resolve(PgrText name, Target *target)
 	if (name.len == 0 || name.len >= PGR_NAME_LEN)
 		return;
 	pin = pgr_pin();
+	if (unlikely(pin->lags) && !is_rates(name) &&
+		resolve_ahead_of_image(name, target))
+		return;
 	if (pgr_pending_any())
 	{
 		PgrRegistryName registry = registry_name(name);
@@ -169,6 +210,31 @@ remember(FunctionCallInfo fcinfo, PgrText name, const PgrBlock *block)
 	memcpy(reader->name, name.data, name.len);
 }
 
+static uint64
+fallback_key(const PgrDefinition *definition)
+{
+	uint64 seed = pgr_image->seed ^
+		((uint64) definition->database << 32 | definition->extension);
+
+	return 1 |
+		pgr_key_hash(definition->name, definition->name_len,
+					 pgr_key_word(definition->name, definition->name_len),
+					 seed);
+}
+
+uint64
+pgr_reader_fallbacks(const PgrDefinition *definition)
+{
+	return pgr_fallback_reads(fallback_key(definition));
+}
+
+static void
+count_fallback(const PgrDefinition *definition)
+{
+	if (definition->durable)
+		pgr_fallback_count(fallback_key(definition));
+}
+
 /* The whole of a registry that is read from its table. */
 static const PgrBlock *
 block_from_table(const PgrDefinition *definition)
@@ -183,6 +249,7 @@ find_in_table(const PgrDefinition *definition, PgrText key, PgrValue *value)
 {
 	TimestampTz expires_at;
 
+	count_fallback(definition);
 	/* how old the registry is only the whole of it can tell */
 	if (definition->max_age_us != 0 && block_from_table(definition) == NULL)
 		return false;
@@ -242,7 +309,10 @@ pgr_reader_block(PgrText name)
 
 	resolve_allowed(name, &target);
 	if (target.from_table)
+	{
+		count_fallback(target.definition);
 		return block_from_table(target.definition);
+	}
 	if (!pgr_stale_may_serve(target.definition, target.block))
 		return NULL;
 	if (!pgr_pending_any())

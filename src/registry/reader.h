@@ -221,6 +221,12 @@ extern bool pgr_reader_estimate(PgrText name, double *entries);
 extern const PgrDefinition *
 pgr_reader_look(PgrText name, const PgrBlock **block, bool *from_table);
 
+/*
+ * How many reads of a durable registry of this name its table has answered
+ * since the server started.
+ */
+extern uint64 pgr_reader_fallbacks(const PgrDefinition *definition);
+
 /* Would pgr_reader_block succeed? */
 extern bool pgr_reader_exists(PgrText name);
 

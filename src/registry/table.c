@@ -103,6 +103,43 @@ pgr_table_block(const PgrDefinition *definition, PgrTableView view)
 	return block;
 }
 
+typedef struct Counter
+{
+	TimestampTz now;
+	TimestampTz last_change;
+	int64 n;
+} Counter;
+
+static void
+count_row(const PgrTableRow *row, void *arg)
+{
+	Counter *counter = arg;
+
+	CHECK_FOR_INTERRUPTS();
+	counter->n += row->expires_at == 0 || row->expires_at > counter->now;
+	counter->last_change = Max(counter->last_change, row->updated_at);
+}
+
+int64
+pgr_table_count(const PgrDefinition *definition, PgrTableView view,
+				TimestampTz now, TimestampTz *last_change)
+{
+	PgrText name = {definition->name, definition->name_len};
+	Counter counter = {now, definition->created_at, 0};
+
+	pgr_table->scan(name, view, count_row, &counter);
+	*last_change = counter.last_change;
+	return counter.n;
+}
+
+PgrBlock *
+pgr_table_empty_block(const PgrDefinition *definition, TimestampTz last_change)
+{
+	PgrBlockBuild build = {.definition = definition, .now = last_change};
+
+	return pgr_block_build_private(&build);
+}
+
 bool
 pgr_table_find(const PgrDefinition *definition, PgrText key, PgrTableView view,
 			   PgrValue *value, TimestampTz *expires_at)

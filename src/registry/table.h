@@ -53,6 +53,8 @@ typedef struct PgrTable
 	/* In the order of keys; the row is valid during the visit. */
 	void (*scan)(PgrText registry, PgrTableView view,
 				 void (*visit)(const PgrTableRow *row, void *arg), void *arg);
+	/* For standbys: this transaction changes these keys; NULL = whatever. */
+	void (*log_changes)(PgrText registry, const PgrChange *changes, int n);
 } PgrTable;
 
 /* Set before anybody can read. */
@@ -68,6 +70,18 @@ extern PgrBlock *pgr_table_block(const PgrDefinition *definition,
 /* All rows as changes, in the current context; *n of them. */
 extern PgrChange *pgr_table_changes(const PgrDefinition *definition,
 									PgrTableView view, int *n);
+
+/*
+ * How many entries have not expired at "now", and when the last one changed;
+ * without looking at any value.
+ */
+extern int64 pgr_table_count(const PgrDefinition *definition,
+							 PgrTableView view, TimestampTz now,
+							 TimestampTz *last_change);
+
+/* An empty block of a definition, whose last change was then. */
+extern PgrBlock *pgr_table_empty_block(const PgrDefinition *definition,
+									   TimestampTz last_change);
 
 /* One entry; its value in the current context.  False: no such key. */
 extern bool pgr_table_find(const PgrDefinition *definition, PgrText key,

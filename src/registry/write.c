@@ -16,6 +16,7 @@
 
 #include "base/compat.h"
 #include "registry/directory.h"
+#include "registry/restate.h"
 #include "registry/table.h"
 #include "registry/write.h"
 #include "shm/area.h"
@@ -78,16 +79,9 @@ lock_key(const PgrRegistryName *registry, PgrText key)
 }
 
 void
-pgr_write_lock_name(const PgrDefinition *definition)
-{
-	PgrRegistryName registry = pgr_registry_name(definition);
-
-	lock_whole(&registry);
-}
-
-void
 pgr_write_lock_directory(void)
 {
+	pgr_restate_end_following();
 	lock_object(MyDatabaseId, 0, DIRECTORY, ExclusiveLock);
 }
 
@@ -104,6 +98,7 @@ pgr_write_allowed_here(const char *what)
 	PreventCommandIfReadOnly(what);
 	PreventCommandIfParallelMode(what);
 	PreventCommandDuringRecovery(what);
+	pgr_restate_end_following();
 }
 
 /*
@@ -147,7 +142,7 @@ definition_in_table(const PgrRegistryName *registry, PgrDefinition *definition)
 													 registry->database,
 													 registry->extension));
 	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
-	return !complete &&
+	return (!complete || pgr_pending_forgotten(registry->extension)) &&
 		pgr_table->definition(name, PGR_VIEW_NEWEST, definition);
 }
 
@@ -230,6 +225,62 @@ adopt(PgrDefinition *definition)
 	(void) newest_definition(&registry, definition);
 }
 
+static bool
+is_same_entry(const PgrEntry *a, const PgrEntry *b)
+{
+	return a->fixed.i8 == b->fixed.i8 &&
+		a->item->updated_at == b->item->updated_at &&
+		a->item->value_len == b->item->value_len &&
+		memcmp(a->item->data, b->item->data, a->item->value_len) == 0;
+}
+
+/*
+ * In REPEATABLE READ and above a transaction may have read what another one
+ * has replaced since.  Most often that shows in the table; but between that
+ * one's commit and its publish a snapshot is newer than a pin, and only the
+ * image tells that what was read is old.
+ */
+static void
+refuse_if_newer_in_image(const PgrRegistryName *registry, PgrText key)
+{
+	const PgrSharedRoot *root;
+	const PgrBlock *read;
+	const PgrBlock *newest;
+	PgrEntry before;
+	PgrEntry after;
+	const PgrPin *pin;
+	bool same = true;
+	uint32 slot;
+
+	if (!IsolationUsesXactSnapshot())
+		return;
+	pin = pgr_pin();
+	read = pgr_directory_find(pin->root, pin->generation, registry->database,
+							  registry->extension, registry->name,
+							  registry->len, &slot);
+	LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_SHARED);
+	root = pgr_image_ptr(pgr_image, pgr_image->root);
+	newest = pgr_directory_find(root, PGR_NEWEST, registry->database,
+								registry->extension, registry->name,
+								registry->len, &slot);
+	if (read != NULL && newest != NULL &&
+		read->definition.residency == PGR_RESIDENT &&
+		newest->definition.residency == PGR_RESIDENT)
+	{
+		bool was = pgr_block_lookup(read, pin->generation, key.data, key.len,
+									&before);
+		bool is = pgr_block_lookup(newest, PGR_NEWEST, key.data, key.len,
+								   &after);
+
+		same = was == is && (!was || is_same_entry(&before, &after));
+	}
+	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
+	if (!same)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not serialize access due to concurrent update")));
+}
+
 void
 pgr_write_open(const char *what, PgrText name, const PgrText *key,
 			   PgrDefinition *definition)
@@ -250,6 +301,8 @@ pgr_write_open(const char *what, PgrText name, const PgrText *key,
 		lock_whole(&registry);
 	if (!find_allowed(name, definition))
 		pgr_reader_refuse(name);
+	if (key != NULL && definition->durable)
+		refuse_if_newer_in_image(&registry, *key);
 }
 
 bool
@@ -266,6 +319,7 @@ pgr_write_open_row(PgrText name, const PgrText *key, PgrDefinition *definition)
 {
 	PgrRegistryName registry = current_name(name);
 
+	pgr_restate_end_following();
 	if (key != NULL)
 		lock_key(&registry, *key);
 	else

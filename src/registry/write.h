@@ -58,12 +58,6 @@ extern bool pgr_write_find_for_ddl(PgrText name, bool drop,
 /* The whole of the cluster's rates. */
 extern void pgr_write_open_rates(PgrDefinition *definition);
 
-/*
- * The name that a registry gets: whoever changes rows of that name, before
- * there is such a registry, holds a lock on it, too, and does not list them.
- */
-extern void pgr_write_lock_name(const PgrDefinition *definition);
-
 /* The directory of this database, for DROP EXTENSION. */
 extern void pgr_write_lock_directory(void);
 

@@ -29,6 +29,7 @@ typedef enum PgrLockId
 	PGR_LOCK_WRITER,  /* arena, root, retired list, reservations */
 	PGR_LOCK_REFRESH, /* PgrSharedRefresh */
 	PGR_LOCK_LOADS,   /* PgrSharedLoads, but its atomics */
+	PGR_LOCK_FOLLOW,  /* places of PgrSharedFollow; before PGR_LOCK_WRITER */
 	PGR_LOCK_COUNT
 } PgrLockId;
 

@@ -75,6 +75,17 @@ pgr_load_want(void)
 	pgr_refresh_wake_scheduler();
 }
 
+void
+pgr_load_retry(void)
+{
+	if (pgr_load_state == NULL)
+		return;
+	pgr_load_want();
+	state_lock(LW_EXCLUSIVE)->attempts = 0;
+	state_unlock();
+	pgr_refresh_wake_scheduler();
+}
+
 /* ------------------------------------------------------------------------
  * The scheduler
  * ------------------------------------------------------------------------
@@ -149,6 +160,7 @@ pgr_load_round_begin(uint64 *round)
 		report->last_round_at = GetCurrentTimestamp();
 		report->databases = 0;
 		report->reported = 0;
+		report->failed_before = report->failed;
 		report->failed = 0;
 		report->not_fitting = 0;
 	}

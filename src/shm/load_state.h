@@ -48,6 +48,9 @@ typedef struct PgrLoadReport
 	int failed;
 	int not_fitting; /* registries */
 
+	/* written by the lister: "failed" of the round before */
+	int failed_before;
+
 	/* written by loaders of any round */
 	uint64 databases_loaded; /* those without the extension included */
 	uint64 failures;
@@ -113,6 +116,12 @@ extern void pgr_load_state_read(PgrLoadReport *report);
  * a server that did not preload us it does nothing.
  */
 extern void pgr_load_want(void);
+
+/*
+ * The same, and soon, however often it failed: what stood in the way may have
+ * gone.
+ */
+extern void pgr_load_retry(void);
 
 /* For the scheduler: it is about to start a lister. */
 extern void pgr_load_attempt(void);

@@ -9,6 +9,7 @@
 #include "utils/builtins.h"
 
 #include "base/compat.h"
+#include "durable/changes.h"
 #include "durable/load.h"
 #include "registry/pending.h"
 #include "registry/write.h"
@@ -28,7 +29,8 @@ open_durable(const char *what, PgrText name, PgrDefinition *definition)
 				 errmsg("registry \"%.*s\" is not durable",
 						definition->name_len, definition->name),
 				 errdetail("There is no table to compare it with.")));
-	if (pgr_pending_any() && pgr_pending_changes(definition))
+	if (pgr_pending_has_hidden() ||
+		(pgr_pending_any() && pgr_pending_changes(definition)))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("%s cannot be used on a registry that this transaction has changed",
@@ -66,5 +68,7 @@ pgr_sql_reload(PG_FUNCTION_ARGS)
 	PgrDefinition definition;
 
 	open_durable("registry.reload()", pgr_name_argument(fcinfo), &definition);
+	/* what calls for it may have passed by standbys, too */
+	pgr_changes_note(pgr_name_argument(fcinfo));
 	PG_RETURN_BOOL(pgr_load_registry(&definition));
 }

@@ -152,7 +152,7 @@ pgr_sql_advance(PG_FUNCTION_ARGS)
  * ------------------------------------------------------------------------
  */
 
-#define REGISTRY_COLUMNS 12
+#define REGISTRY_COLUMNS 13
 
 static void
 describe_max_age(int64 max_age_us, uint8 on_stale, Datum *values, bool *nulls)
@@ -195,7 +195,7 @@ state_name(const PgrBlock *block, bool from_table)
 
 static void
 put_registry(ReturnSetInfo *result, const PgrBlock *block,
-			 const PgrDefinition *definition, bool from_table)
+			 const PgrDefinition *definition, bool from_table, int64 entries)
 {
 	Datum values[REGISTRY_COLUMNS] = {0};
 	bool nulls[REGISTRY_COLUMNS] = {0};
@@ -213,12 +213,15 @@ put_registry(ReturnSetInfo *result, const PgrBlock *block,
 	values[4] = ObjectIdGetDatum(definition->owner);
 	values[5] = CStringGetTextDatum(state_name(block, from_table));
 	values[6] = Int64GetDatum(
-		pgr_block_count(block, pin->generation, pin->at));
+		from_table ? entries :
+					 pgr_block_count(block, pin->generation, pin->at));
 	values[7] = Int64GetDatum(
 		from_table ? 0 : (int64) (block->size + block->outside_bytes));
 	values[8] = optional_timestamp(pgr_block_changed_at(block,
 														pin->generation),
 								   &nulls[8]);
+	nulls[12] = !definition->durable;
+	values[12] = Int64GetDatum((int64) pgr_reader_fallbacks(definition));
 	if (definition->kind == PGR_BLOCK_RATES)
 		describe_age_of_rates(block, values, nulls);
 	else
@@ -231,6 +234,8 @@ static void
 put_changed(ReturnSetInfo *result, const PgrBlock *block,
 			const PgrDefinition *definition, bool from_table)
 {
+	TimestampTz last_change;
+	int64 entries = 0;
 	MemoryContext row;
 	MemoryContext caller;
 
@@ -239,10 +244,14 @@ put_changed(ReturnSetInfo *result, const PgrBlock *block,
 	row = row_context();
 	caller = MemoryContextSwitchTo(row);
 	if (from_table)
-		block = pgr_table_block(definition, PGR_VIEW_STATEMENT);
+	{
+		entries = pgr_table_count(definition, PGR_VIEW_STATEMENT,
+								  pgr_pin()->at, &last_change);
+		block = pgr_table_empty_block(definition, last_change);
+	}
 	else if (block == NULL || pgr_pending_changes(definition))
 		block = pgr_pending_overlay(definition, block, pgr_pin());
-	put_registry(result, block, definition, from_table);
+	put_registry(result, block, definition, from_table, entries);
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(row);
 }
@@ -256,7 +265,8 @@ put_named(const PgrRegistryName *name, void *arg)
 	const PgrDefinition *definition = pgr_reader_look(text, &block,
 													  &from_table);
 
-	if (definition != NULL)
+	/* what only the table knows is put_unloaded's to show */
+	if (definition != NULL && definition->incarnation != 0)
 		put_changed(arg, block, definition, from_table);
 }
 
@@ -315,12 +325,13 @@ pgr_sql_list_registries(PG_FUNCTION_ARGS)
 	pgr_area_require();
 	pin = pgr_pin();
 	rates = pgr_rates_block();
-	put_registry(result, rates, &rates->definition, false);
+	put_registry(result, rates, &rates->definition, false, 0);
 	slot = pgr_directory_slot(pin->root, pin->generation, MyDatabaseId,
 							  pgr_directory_extension());
-	if (!pgr_directory_is_complete(pin->root, slot))
+	if (pin->lags || !pgr_directory_is_complete(pin->root, slot) ||
+		pgr_pending_forgotten(pgr_directory_extension()))
 		pgr_table->each_definition(PGR_VIEW_STATEMENT, put_unloaded, result);
-	if (slot != PGR_NO_SLOT)
+	if (slot != PGR_NO_SLOT && !pin->lags)
 		put_committed(result, pgr_root_block(pgr_image, pin->root, slot), pin);
 	if (pgr_pending_any())
 		pgr_pending_named(put_named, result);

@@ -38,8 +38,8 @@ CREATE TABLE bench.rates AS
 ALTER TABLE bench.rates ADD PRIMARY KEY (currency);
 
 -- The same numbers in registries of 30 keys, and 200 keys that are no currencies.
-SELECT registry.create_registry('fx', 'float8'), registry.create_registry('fxn', 'numeric'),
-       registry.create_registry('items', 'float8');
+SELECT registry.create_registry('fx', 'float8', durable => false), registry.create_registry('fxn', 'numeric', durable => false),
+       registry.create_registry('items', 'float8', durable => false);
 SELECT registry.put_many('fx', (SELECT jsonb_object_agg(currency, rate8) FROM bench.rates)),
        registry.put_many('fxn', (SELECT jsonb_object_agg(currency, rate) FROM bench.rates)),
        registry.put_many('items', (SELECT jsonb_object_agg('I' || 1000 + n, n / 7.0) FROM generate_series(1, 200) AS n));
@@ -69,7 +69,7 @@ SELECT format($$
     CREATE TABLE bench.reads_%1$s AS
         SELECT 'I' || 1000000 + floor(random() * %1$s)::int AS key FROM generate_series(1, %2$s);
     CREATE TABLE bench.few_%1$s AS SELECT * FROM bench.reads_%1$s LIMIT %3$s;
-    SELECT registry.create_registry('r%1$s', 'float8'), registry.create_registry('n%1$s', 'numeric');
+    SELECT registry.create_registry('r%1$s', 'float8', durable => false), registry.create_registry('n%1$s', 'numeric', durable => false);
     SELECT count(bench.rivals_put('s%1$s', key, value)) FROM bench.kv_%1$s;
 $$, keys, :rows, :few)
 FROM unnest('{10,100,1000,10000,100000,1000000}'::int[]) AS keys \gexec
@@ -83,7 +83,7 @@ SELECT format($$
       FROM (SELECT jsonb_object_agg(key, value) AS o, jsonb_object_agg(key, exact) AS e FROM bench.kv_%1$s GROUP BY left(key, 4)) AS s
 $$, keys)
 FROM unnest('{10,100,1000,10000,100000,1000000}'::int[]) AS keys \gexec
-SELECT registry.create_registry('p30', 'float8'), registry.create_registry('p200', 'float8');
+SELECT registry.create_registry('p30', 'float8', durable => false), registry.create_registry('p200', 'float8', durable => false);
 SELECT registry.put_many('p30', (SELECT jsonb_object_agg(key, value) FROM (SELECT * FROM bench.kv_100 ORDER BY key LIMIT 30) AS s)),
        registry.put_many('p200', (SELECT jsonb_object_agg(key, value) FROM (SELECT * FROM bench.kv_1000 ORDER BY key LIMIT 200) AS s));
 

@@ -26,7 +26,7 @@ $node->start;
 $node->safe_psql(
 	'postgres', qq(
 	CREATE EXTENSION pg_registry;
-	SELECT registry.create_registry('r', 'float8');
+	SELECT registry.create_registry('r', 'float8', durable => false);
 	SELECT registry.put('r', 'k', 0);
 
 	-- publishes without pause until it is cancelled
@@ -455,7 +455,7 @@ stable('planning does not leave its state to the statement', sub {
 # has planned before must not choose by what it saw then.
 $node->safe_psql(
 	'postgres', q(
-	SELECT registry.create_registry('which', 'text');
+	SELECT registry.create_registry('which', 'text', durable => false);
 	SELECT registry.put('which', 'part', 'a');
 	CREATE TABLE parted (part text, x int) PARTITION BY LIST (part);
 	CREATE TABLE parted_a PARTITION OF parted FOR VALUES IN ('a');

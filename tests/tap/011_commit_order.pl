@@ -21,7 +21,7 @@ $node->start;
 $node->safe_psql(
 	'postgres', q(
 	CREATE EXTENSION pg_registry;
-	SELECT registry.create_registry('r', 'bigint');
+	SELECT registry.create_registry('r', 'bigint', durable => false);
 	CREATE TABLE last (id int PRIMARY KEY, value bigint) WITH (fillfactor = 10);
 	INSERT INTO last VALUES (1, 0);
 

@@ -22,7 +22,7 @@ $node->start;
 $node->safe_psql(
 	'postgres', q(
 	CREATE EXTENSION pg_registry;
-	SELECT registry.create_registry('r', 'text');
+	SELECT registry.create_registry('r', 'text', durable => false);
 	SELECT registry.put_many('r', jsonb_object_agg('k' || g, repeat('x', 100))) FROM generate_series(1, 100) g;
 	SELECT registry.put('r', 'k1', 'first');
 	CREATE PROCEDURE publish(n int) LANGUAGE plpgsql AS $$

@@ -22,11 +22,11 @@ my $changer = RawProtocol->new($node, 'postgres');
 my $dropper = RawProtocol->new($node, 'postgres');
 
 # Pinned with one type, changed with the next: the reader keeps the registry that it pinned.
-$changer->query("SELECT registry.create_registry('r', 'jsonb'); SELECT registry.put('r', 'a', 1)");
+$changer->query("SELECT registry.create_registry('r', 'jsonb', durable => false); SELECT registry.put('r', 'a', 1)");
 $changer->query('BEGIN ISOLATION LEVEL REPEATABLE READ');
 is($changer->one("SELECT registry.get('r', 'a')"), '1', 'a jsonb registry is pinned');
 $dropper->query("SELECT registry.drop_registry('r')");
-$dropper->query("SELECT registry.create_registry('r', 'text')");
+$dropper->query("SELECT registry.create_registry('r', 'text', durable => false)");
 $changer->query("SELECT registry.put('r', 'b', repeat('A', 4000))");
 is($changer->one("SELECT registry.get('r', 'b')"), undef, 'what was put into the new one is not in the old one');
 is($changer->one("SELECT registry.get('r', 'a')"), '1', 'which still answers');
@@ -38,7 +38,7 @@ is($changer->one("SELECT length(registry.get_text('r', 'b'))"), '4000', 'the new
 $changer->query("BEGIN; SELECT registry.put('r', 'b', repeat('A', 4000))");
 $dropper->query('DROP EXTENSION pg_registry');
 $dropper->query('CREATE EXTENSION pg_registry');
-$dropper->query("SELECT registry.create_registry('r', 'jsonb')");
+$dropper->query("SELECT registry.create_registry('r', 'jsonb', durable => false)");
 $changer->query('CREATE TEMPORARY TABLE some_invalidations (a int); COMMIT');
 is($dropper->one("SELECT registry.get('r', 'b')"), undef, 'a change of a dropped extension is void');
 is($dropper->one("SELECT registry.entry_count('r')"), '0', 'and nothing else came through');
@@ -46,12 +46,12 @@ is($dropper->one("SELECT registry.entry_count('r')"), '0', 'and nothing else cam
 # A cast is anybody's function: here it replaces the registry that the value is being converted for.
 $dropper->query(
 	q(
-	SELECT registry.create_registry('c', 'jsonb');
+	SELECT registry.create_registry('c', 'jsonb', durable => false);
 	CREATE TYPE pair AS (a int);
 	CREATE FUNCTION pair_to_jsonb(pair) RETURNS jsonb LANGUAGE plpgsql AS $$
 		BEGIN
 			PERFORM registry.drop_registry('c');
-			PERFORM registry.create_registry('c', 'text');
+			PERFORM registry.create_registry('c', 'text', durable => false);
 			RETURN '{"a": 1}';
 		END $$;
 	CREATE CAST (pair AS jsonb) WITH FUNCTION pair_to_jsonb(pair) AS ASSIGNMENT;
@@ -62,7 +62,7 @@ is($dropper->one("SELECT value_type FROM registry.registries WHERE name = 'c'"),
 # Somebody who waited for DROP EXTENSION creates his registry in the extension that came after it, or not at all.
 $dropper->query('BEGIN; DROP EXTENSION pg_registry; CREATE EXTENSION pg_registry');
 my $waiter = RawProtocol->new($node, 'postgres');
-$waiter->send("SELECT registry.create_registry('late', 'text')");
+$waiter->send("SELECT registry.create_registry('late', 'text', durable => false)");
 $node->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_locks WHERE NOT granted AND locktype = 'object'")
 	or die 'create_registry does not wait';
 $dropper->query('COMMIT');
@@ -72,7 +72,7 @@ my $seen = $dropper->one("SELECT count(*) FROM registry.registries WHERE name = 
 ok($seen eq '1' || $used eq '0', "it exists or takes no memory ($seen, $used bytes)");
 
 # Many keys of many registries do not fill the lock table.
-$dropper->query("SELECT registry.create_registry('m' || i, 'text') FROM generate_series(1, 100) i");
+$dropper->query("SELECT registry.create_registry('m' || i, 'text', durable => false) FROM generate_series(1, 100) i");
 $dropper->query('BEGIN');
 $dropper->query("SELECT registry.put('m' || (1 + i % 100), 'k' || i, 'v') FROM generate_series(1, 20000) i");
 cmp_ok($dropper->one('SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid()'),

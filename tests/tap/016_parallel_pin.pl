@@ -20,7 +20,7 @@ $node->start;
 $node->safe_psql(
 	'postgres', q(
 	CREATE EXTENSION pg_registry;
-	SELECT registry.create_registry('p', 'text');
+	SELECT registry.create_registry('p', 'text', durable => false);
 	SELECT registry.put('p', 'k', 'v');
 	CREATE TABLE big AS SELECT i FROM generate_series(1, 400000) i;
 	ALTER TABLE big SET (parallel_workers = 2);

@@ -19,7 +19,7 @@ my @calls = (
 	[ "registry.get_float8('r', %s)", undef ],
 	[ "registry.delete('r', %s)", 'f' ],
 	[ "registry.get(%s, 'k')", '42704' ],
-	[ "registry.create_registry(%s)", '42622' ],
+	[ "registry.create_registry(%s, durable => false)", '42622' ],
 	[ "registry.registry_exists(%s)", 'f' ],
 	[ "registry.rate('EUR', %s)", '22023' ],
 	[ "registry.rate_float8(%s, 'EUR')", '22023' ],
@@ -31,7 +31,7 @@ $node->init;
 $node->start;
 my $session = RawProtocol->new($node, 'postgres');
 $session->query('CREATE EXTENSION pg_registry');
-$session->query("SELECT registry.create_registry('r', 'text')");
+$session->query("SELECT registry.create_registry('r', 'text', durable => false)");
 
 for my $i (0 .. $#calls)
 {

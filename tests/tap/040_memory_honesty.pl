@@ -41,9 +41,9 @@ sub available
 
 my @steps = (
 	[ 'nothing', $admin, 'SELECT 1' ],
-	[ 'a small registry', $admin, "SELECT registry.create_registry('small', 'text')" ],
+	[ 'a small registry', $admin, "SELECT registry.create_registry('small', 'text', durable => false)" ],
 	[ 'its entries', $admin, "SELECT registry.put('small', 'k' || g, repeat('x', g)) FROM generate_series(1, 50) g" ],
-	[ 'a large one', $admin, "SELECT registry.create_registry('large', 'text'); SELECT registry.put_many('large', (SELECT jsonb_object_agg('key ' || g, 'value ' || g) FROM generate_series(1, 5000) g))" ],
+	[ 'a large one', $admin, "SELECT registry.create_registry('large', 'text', durable => false); SELECT registry.put_many('large', (SELECT jsonb_object_agg('key ' || g, 'value ' || g) FROM generate_series(1, 5000) g))" ],
 	[ 'one change of it', $admin, "SELECT registry.put('large', 'key 7', 'changed')" ],
 	[ 'a new key', $admin, "SELECT registry.put('large', 'new', 'here')" ],
 	[ 'a reader pins', $reader, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT registry.get_text('large', 'key 7')" ],
@@ -53,7 +53,7 @@ my @steps = (
 	[ 'a rebuild under both', $admin, "SELECT registry.put('large', 'key ' || g, 'other') FROM generate_series(1, 4000) g" ],
 	[ 'uncommitted changes', $admin, "BEGIN; SELECT registry.put('large', 'key 1', repeat('y', 100000)); SELECT registry.put('small', 'k1', 'z')" ],
 	[ 'a savepoint, rolled back', $admin, "SAVEPOINT s; SELECT registry.put('large', 'key 2', repeat('y', 100000)); ROLLBACK TO s" ],
-	[ 'a registry of this transaction', $admin, "SELECT registry.create_registry('brief', 'bigint'); SELECT registry.put('brief', 'k', 1)" ],
+	[ 'a registry of this transaction', $admin, "SELECT registry.create_registry('brief', 'bigint', durable => false); SELECT registry.put('brief', 'k', 1)" ],
 	[ 'rolled back', $admin, 'ROLLBACK' ],
 	[ 'too much', $admin, "SELECT registry.put('small', 'k', repeat('x', $size))", '53200' ],
 	[ 'rates', $admin, q(SELECT registry.set_rates('EUR', '{"USD": 2, "GBP": 3}')) ],
@@ -81,7 +81,7 @@ $admin->query(
 			FOR i IN 1 .. n
 			LOOP
 				name := 'cycle ' || i % 11;
-				PERFORM registry.create_registry(name, 'text');
+				PERFORM registry.create_registry(name, 'text', durable => false);
 				PERFORM registry.put(name, 'k' || i, repeat('x', i % 2000));
 				COMMIT;
 				PERFORM registry.put(name, 'k' || i, repeat('y', i % 300));
@@ -106,7 +106,7 @@ $admin->query(
 		END $$));
 
 # A first round of each, so that what stays for good (rooms of the directory) is there.
-my $fill = "SELECT registry.create_registry('large', 'text'); SELECT registry.put_many('large', (SELECT jsonb_object_agg('key ' || g, 'v') FROM generate_series(1, 5000) g))";
+my $fill = "SELECT registry.create_registry('large', 'text', durable => false); SELECT registry.put_many('large', (SELECT jsonb_object_agg('key ' || g, 'v') FROM generate_series(1, 5000) g))";
 $admin->query($_) for 'CALL cycles(50)', $fill, 'CALL patches(50)', "SELECT registry.drop_registry('large')";
 
 my $start = available();

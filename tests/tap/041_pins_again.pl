@@ -32,8 +32,8 @@ $node->start;
 $node->safe_psql(
 	'postgres', q(
 	CREATE EXTENSION pg_registry;
-	SELECT registry.create_registry('r', 'text');
-	SELECT registry.create_registry('other', 'text');
+	SELECT registry.create_registry('r', 'text', durable => false);
+	SELECT registry.create_registry('other', 'text', durable => false);
 	CREATE TABLE big AS SELECT g AS id FROM generate_series(1, 100000) g;
 	ANALYZE big;
 

@@ -61,7 +61,7 @@ sub each_alone
 	return "DO \$\$ BEGIN FOR i IN $from .. $to LOOP PERFORM registry.$what; COMMIT; END LOOP; END \$\$";
 }
 
-my $create = "create_registry('r' || i, 'text')";
+my $create = "create_registry('r' || i, 'text', durable => false)";
 my $drop = "drop_registry('r' || i)";
 
 # Groups that one operation searches, on average, among so many registries.
@@ -83,7 +83,7 @@ my $empty = available();
 my $made = 0;
 for my $among (10, $registries)
 {
-	my $all = counted($s, 'copied', "SELECT count(registry.create_registry('r' || i, 'text')) FROM generate_series($made + 1, $among) i");
+	my $all = counted($s, 'copied', "SELECT count(registry.create_registry('r' || i, 'text', durable => false)) FROM generate_series($made + 1, $among) i");
 	cmp_ok($all, '<=', $made, "creating many in one transaction copies what was there once, up to $among");
 	$made = $among;
 	if ($among == $registries)
@@ -126,8 +126,8 @@ is(one("count(*) FROM registry.registries WHERE name <> 'rates'"), $registries, 
 
 # There is an end to it: 65,536 slots, one each for the list of databases, for the rates and for this database's list.
 my $limit = 65_536 - 3;
-is($s->sqlstate("SELECT registry.create_registry('r' || i, 'text') FROM generate_series($registries + 1, $limit) i"), '', 'as many as there can be');
-is($s->sqlstate("SELECT registry.create_registry('one more', 'text')"), '54000', 'and not one more');
+is($s->sqlstate("SELECT registry.create_registry('r' || i, 'text', durable => false) FROM generate_series($registries + 1, $limit) i"), '', 'as many as there can be');
+is($s->sqlstate("SELECT registry.create_registry('one more', 'text', durable => false)"), '54000', 'and not one more');
 like($s->{error}{M}, qr/^there are too many registries/, 'which the message says');
 is($s->sqlstate(each_alone($drop, $registries + 1, $limit)), '', 'those are dropped');
 
@@ -143,7 +143,7 @@ is($s->sqlstate('DROP EXTENSION pg_registry'), '', 'DROP EXTENSION with ten thou
 $s->query('CREATE EXTENSION pg_registry');
 is(one("count(*) FROM registry.registries WHERE name <> 'rates'"), 0, 'a new extension starts empty');
 # What was dropped is free when as much has come after it, or when it is needed.
-$s->query("SELECT registry.create_registry('tick', 'text')");
+$s->query("SELECT registry.create_registry('tick', 'text', durable => false)");
 $s->query(each_alone("put('tick', 'k', i::text)", 1, 2 * $registries));
 $s->query("SELECT registry.drop_registry('tick')");
 # Pages of the root stay, of 256 registries each, and the new extension's empty list.
@@ -164,7 +164,7 @@ for my $name (@names)
 {
 	$s->query("CREATE DATABASE $name TEMPLATE model STRATEGY wal_log");
 	my $guest = RawProtocol->new($node, $name);
-	$copied += counted($guest, 'copied', "SELECT registry.create_registry('r', 'text'); SELECT registry.put('r', 'k', '$name')");
+	$copied += counted($guest, 'copied', "SELECT registry.create_registry('r', 'text', durable => false); SELECT registry.put('r', 'k', '$name')");
 	$searched += counted($guest, 'searched', "SELECT registry.get_text('r', k) FROM unnest('{k,k,k,k,k,k,k,k,k,k}'::text[]) k");
 	$guest->close;
 }

@@ -28,7 +28,7 @@ $node->start;
 $node->safe_psql(
 	'postgres', q(
 	CREATE EXTENSION pg_registry;
-	SELECT registry.create_registry('r', 'text');
+	SELECT registry.create_registry('r', 'text', durable => false);
 	CREATE FUNCTION put(i bigint) RETURNS void LANGUAGE sql AS
 		$$ SELECT registry.put('r', 'k', repeat(i || ' ', 100)) $$;
 	SELECT put(0);
