@@ -61,6 +61,8 @@ INSERT INTO expectations VALUES
 	('minor_units', $$SELECT registry.minor_units('EUR')$$, 'allowed', 'allowed'),
 	('round_money', $$SELECT registry.round_money(1, 'EUR')$$, 'allowed', 'allowed'),
 	('set_rates', $$SELECT registry.set_rates('EUR', '{"USD": 9}')$$, '42501', '42501'),
+	('accept_rates', $$SELECT registry.accept_rates(1)$$, '42501', '42501'),
+	('withdraw_rates', $$SELECT registry.withdraw_rates(1, 'no')$$, '42501', '42501'),
 	('refresh', $$SELECT registry.refresh('rates', wait => false)$$, '42501', '42501'),
 	('pause', $$SELECT registry.pause('rates')$$, '42501', '42501'),
 	('resume', $$SELECT registry.resume('rates')$$, '42501', '42501'),

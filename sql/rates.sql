@@ -156,9 +156,7 @@ SELECT length(outcome($$SELECT registry.rate_float8('EUR', repeat('x', 1000000))
 
 -- 7. What comes later is refused, not ignored.
 SELECT call, outcome('SELECT registry.' || call)
-  FROM unnest(ARRAY[$$rate('EUR', 'USD', on_date => '2025-01-31')$$, $$convert(1, 'EUR', 'USD', on_date => '2025-01-31')$$,
-                    $$quote('EUR', 'USD', on_date => '2025-01-31')$$, $$rate(NULL, 'USD', on_date => '2025-01-31')$$,
-                    $$rate('EUR', 'USD', rates => 'other')$$, $$convert(1, 'EUR', 'USD', rates => 'other')$$,
+  FROM unnest(ARRAY[$$rate('EUR', 'USD', rates => 'other')$$, $$convert(1, 'EUR', 'USD', rates => 'other')$$,
                     $$quote('EUR', 'USD', rates => 'Rates')$$, $$set_rates('EUR', '{"USD": 1}', name => 'other')$$]) call;
 
 -- 8. max_age: how old the last good answer may be, for this call.

@@ -105,6 +105,8 @@ INSERT INTO calls (function, call) VALUES
 	('advance', $$SELECT registry.advance() > 0$$),
 	('list_registries', $$SELECT count(*) FROM registry.list_registries()$$),
 	('set_rates', $$SELECT registry.set_rates(base => 'EUR', rates => '{"USD": 1.10}', value_date => current_date, name => 'rates')$$),
+	('withdraw_rates', $$SELECT registry.withdraw_rates(rate_set => max(id), reason => 'a test') FROM registry.rate_sets$$),
+	('accept_rates', $$SELECT registry.accept_rates(rate_set => max(id)) FROM registry.rate_sets WHERE status = 'quarantined'$$),
 	('rate', $$SELECT registry.rate(from_currency => 'EUR', to_currency => 'USD', on_date => NULL, missing_ok => false,
 		max_age => '1 hour', rates => 'rates')$$),
 	('rate_float8', $$SELECT registry.rate_float8(from_currency => 'EUR', to_currency => 'USD')$$),
@@ -131,6 +133,9 @@ BEGIN
 	RETURN coalesce(result, 'null');
 END $$;
 BEGIN;
+WITH quarantined AS (INSERT INTO registry.rate_sets (source, base, value_date, fetched_at, body_hash, status)
+	VALUES ('test', 'EUR', current_date, now(), '', 'quarantined') RETURNING id)
+INSERT INTO registry.rate_set_values SELECT id, currency, 1.1 FROM quarantined, unnest('{USD,GBP}'::text[]) currency;
 SELECT function, result(call) FROM calls ORDER BY seq;
 ROLLBACK;
 SELECT oid::regprocedure AS not_called FROM pg_proc p WHERE pronamespace = 'registry'::regnamespace AND prorettype NOT IN ('internal'::regtype, 'trigger'::regtype)

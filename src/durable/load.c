@@ -14,6 +14,7 @@
 #include "base/compat.h"
 #include "durable/guard.h"
 #include "durable/load.h"
+#include "durable/rate_sets.h"
 #include "durable/tables.h"
 #include "registry/directory.h"
 #include "registry/line.h"
@@ -293,6 +294,9 @@ pgr_load_database(void)
 		{
 			failed += !load_one(lfirst(cell));
 		}
+		begin();
+		pgr_rate_sets_load();
+		commit();
 	}
 	MemoryContextDelete(list.context);
 	return failed;

@@ -3,47 +3,30 @@
  *	  See store.h.  Runs in backends, in a transaction that may write.
  *
  * Single entries are rows.c's.  What changes many rows at once, and the few
- * rows of definitions, are SQL statements, prepared once in a session and run
- * with the rights of the table's owner: whoever may change a registry need not
- * be able to change the table.  They name every operator with its schema,
- * since they are parsed with the caller's search_path.
+ * rows of definitions, are SQL statements: see statement.h.
  */
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
-#include "utils/snapmgr.h"
-#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
 #include "durable/changes.h"
 #include "durable/guard.h"
 #include "durable/rows.h"
+#include "durable/statement.h"
 #include "durable/store.h"
 #include "durable/tables.h"
 #include "registry/pending.h"
 #include "registry/stale.h"
 
-#define MOST_ARGUMENTS 10
-
 int pgr_store_quiet_at = -1;
 
-typedef struct Statement
-{
-	const char *text;
-	int nargs;
-	Oid types[MOST_ARGUMENTS];
-	SPIPlanPtr plan; /* kept for the session */
-} Statement;
-
-static Statement delete_all = {
+static PgrStatement delete_all = {
 	"WITH gone AS (DELETE FROM registry.stored_entries AS e"
 	" WHERE e.registry OPERATOR(pg_catalog.=) $1 RETURNING e.expires_at)"
 	" SELECT pg_catalog.count(*) FROM gone WHERE expires_at IS NULL"
@@ -53,7 +36,7 @@ static Statement delete_all = {
 	NULL,
 };
 
-static Statement rename_entries = {
+static PgrStatement rename_entries = {
 	"UPDATE registry.stored_entries AS e SET registry = $2"
 	" WHERE e.registry OPERATOR(pg_catalog.=) $1",
 	2,
@@ -61,7 +44,7 @@ static Statement rename_entries = {
 	NULL,
 };
 
-static Statement insert_definition = {
+static PgrStatement insert_definition = {
 	"INSERT INTO registry.definitions (name, value_type, durable, max_age,"
 	" on_stale, owner, owner_oid, created_at)"
 	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
@@ -71,7 +54,7 @@ static Statement insert_definition = {
 	NULL,
 };
 
-static Statement update_definition = {
+static PgrStatement update_definition = {
 	"UPDATE registry.definitions AS d SET name = $1, value_type = $2,"
 	" durable = $3, max_age = $4, on_stale = $5, owner = coalesce($6, d.owner),"
 	" owner_oid = coalesce($7, d.owner_oid),"
@@ -82,7 +65,7 @@ static Statement update_definition = {
 	NULL,
 };
 
-static Statement delete_definition = {
+static PgrStatement delete_definition = {
 	"DELETE FROM registry.definitions AS d"
 	" WHERE d.name OPERATOR(pg_catalog.=) $1",
 	1,
@@ -95,91 +78,23 @@ static Statement delete_definition = {
  * ------------------------------------------------------------------------
  */
 
-static Oid
-table_owner(void)
-{
-	Oid table = pgr_tables_entries();
-	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(table));
-	Oid owner;
-
-	if (!HeapTupleIsValid(tuple))
-		pgr_tables_missing();
-	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-	ReleaseSysCache(tuple);
-	return owner;
-}
-
-static void
-prepare(Statement *statement)
-{
-	statement->plan = SPI_prepare(statement->text, statement->nargs,
-								  statement->types);
-	if (statement->plan == NULL || SPI_keepplan(statement->plan) != 0)
-		elog(ERROR, "could not prepare a statement: %s",
-			 SPI_result_code_string(SPI_result));
-}
-
-static void
-execute(Statement *statement, Datum *values, const char *nulls)
-{
-	Snapshot newest;
-	int result;
-
-	if (statement->plan == NULL)
-		prepare(statement);
-	/*
-	 * What the locks give us is the newest state, and the image changes from
-	 * that, whatever our isolation level.  As for foreign keys, a row that the
-	 * transaction's snapshot does not see is an error 40001 then.
-	 */
-	CommandCounterIncrement();
-	newest = RegisterSnapshot(GetLatestSnapshot());
-	result = SPI_execute_snapshot(statement->plan, values, nulls, newest,
-								  IsolationUsesXactSnapshot() ?
-									  GetTransactionSnapshot() :
-									  InvalidSnapshot,
-								  false, true, 0);
-	UnregisterSnapshot(newest);
-	if (result < 0)
-		elog(ERROR, "could not run a statement: %s",
-			 SPI_result_code_string(result));
-}
-
-/*
- * Run it as the table's owner; our triggers keep quiet, as the caller lists
- * what it does himself.  Returns the count, if it is one that counts.
- */
+/* Our triggers keep quiet, as the caller lists what it does himself. */
 static int64
-run(Statement *statement, Datum *values, const char *nulls)
+run(PgrStatement *statement, Datum *values, const char *nulls)
 {
 	int outer = pgr_store_quiet_at;
 	volatile int64 count = 0;
-	bool isnull;
-	Oid user;
-	int context;
 
-	GetUserIdAndSecContext(&user, &context);
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
 	PG_TRY();
 	{
 		pgr_store_quiet_at = DatumGetInt32(pg_trigger_depth(NULL));
-		SetUserIdAndSecContext(table_owner(),
-							   context | SECURITY_LOCAL_USERID_CHANGE |
-								   SECURITY_NOFORCE_RLS);
-		execute(statement, values, nulls);
-		if (statement == &delete_all)
-			count = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
-												SPI_tuptable->tupdesc, 1,
-												&isnull));
+		count = pgr_statement_run(statement, values, nulls);
 	}
 	PG_FINALLY();
 	{
-		SetUserIdAndSecContext(user, context);
 		pgr_store_quiet_at = outer;
 	}
 	PG_END_TRY();
-	SPI_finish();
 	return count;
 }
 

@@ -27,6 +27,7 @@
 
 #include "base/compat.h"
 #include "durable/changes.h"
+#include "durable/rate_sets.h"
 #include "durable/tables.h"
 #include "registry/directory.h"
 #include "registry/stale.h"
@@ -36,8 +37,8 @@
  * ------------------------------------------------------------------------
  */
 
-static Oid
-table_named(const char *name)
+Oid
+pgr_tables_named(const char *name)
 {
 	Oid schema = get_namespace_oid(PGR_SCHEMA, true);
 
@@ -49,19 +50,19 @@ table_named(const char *name)
 Oid
 pgr_tables_definitions(void)
 {
-	return table_named("definitions");
+	return pgr_tables_named("definitions");
 }
 
 Oid
 pgr_tables_entries(void)
 {
-	return table_named("stored_entries");
+	return pgr_tables_named("stored_entries");
 }
 
 Oid
 pgr_tables_changes(void)
 {
-	return table_named("changes");
+	return pgr_tables_named("changes");
 }
 
 void
@@ -96,11 +97,17 @@ has_columns(TupleDesc desc, const Oid *types, int n)
 void
 pgr_tables_check(Relation relation, bool definitions)
 {
-	TupleDesc desc = RelationGetDescr(relation);
+	if (definitions)
+		pgr_tables_check_columns(relation, definition_types, PGR_DEF_COLUMNS);
+	else
+		pgr_tables_check_columns(relation, entry_types, PGR_ENTRY_COLUMNS);
+}
 
+void
+pgr_tables_check_columns(Relation relation, const Oid *types, int n)
+{
 	if (relation->rd_rel->relkind == RELKIND_RELATION &&
-		(definitions ? has_columns(desc, definition_types, PGR_DEF_COLUMNS) :
-					   has_columns(desc, entry_types, PGR_ENTRY_COLUMNS)))
+		has_columns(RelationGetDescr(relation), types, n))
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -222,9 +229,8 @@ pgr_tables_read_entry(HeapTuple tuple, TupleDesc desc, PgrTableRow *row)
  * ------------------------------------------------------------------------
  */
 
-/* A registered copy: of the statement's snapshot, or of one taken now. */
-static Snapshot
-snapshot_of(PgrTableView view)
+Snapshot
+pgr_tables_snapshot(PgrTableView view)
 {
 	Snapshot snapshot;
 
@@ -282,7 +288,7 @@ scan_table(Oid table, bool definitions, PgrTableView view, int nkeys,
 	HeapTuple tuple;
 
 	pgr_tables_check(relation, definitions);
-	snapshot = snapshot_of(view);
+	snapshot = pgr_tables_snapshot(view);
 	scan = systable_beginscan(relation, index, OidIsValid(index), snapshot,
 							  nkeys, keys);
 
@@ -436,5 +442,7 @@ const PgrTable pgr_tables = {
 	.each_definition = each_definition,
 	.find = find_entry,
 	.scan = scan_entries,
+	.rates = pgr_rate_sets_block,
+	.rate_set = pgr_rate_sets_row_of,
 	.log_changes = pgr_changes_write,
 };

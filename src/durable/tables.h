@@ -6,6 +6,11 @@
  *		registry.stored_entries	one row for each entry of a durable registry
  *		registry.changes	what standbys are to read anew (changes.h)
  *
+ * and, read and written by rate_sets.h,
+ *
+ *		registry.rate_sets			one row for each set of exchange rates
+ *		registry.rate_set_values	one row for each rate of a set
+ *
  * They are ordinary tables: WAL, crash recovery, dumps and replication are
  * PostgreSQL's own (D-1, D-2).  They are found by name, as a dump finds them.
  */
@@ -14,6 +19,7 @@
 
 #include "access/htup.h"
 #include "access/tupdesc.h"
+#include "utils/snapshot.h"
 #include "utils/relcache.h"
 
 #include "registry/table.h"
@@ -57,6 +63,7 @@ enum PgrChangesColumn
 };
 
 /* 0 if the extension is not installed here. */
+extern Oid pgr_tables_named(const char *name); /* or an index */
 extern Oid pgr_tables_definitions(void);
 extern Oid pgr_tables_entries(void);
 extern Oid pgr_tables_changes(void);
@@ -64,11 +71,16 @@ extern Oid pgr_tables_changes(void);
 /* ERROR undefined_table, with what to do. */
 extern void pgr_tables_missing(void) pg_attribute_noreturn();
 
+/* A registered copy: of the statement's snapshot, or of one taken now. */
+extern Snapshot pgr_tables_snapshot(PgrTableView view);
+
 /*
  * ERROR 55000 if it has not the columns that we read, since it was made by
  * another version.
  */
 extern void pgr_tables_check(Relation relation, bool definitions);
+extern void pgr_tables_check_columns(Relation relation, const Oid *types,
+									 int n);
 
 /*
  * A row as the image knows it.  The owner is 0, so that only superusers may

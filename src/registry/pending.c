@@ -444,6 +444,21 @@ pgr_pending_rates(const PgrDefinition *definition, const void *extra,
 	add_change(PGR_CHANGE_RATES, &registry, NULL, 0, extra, extra_len, &rest);
 }
 
+bool
+pgr_pending_newest_rates(void *extra, uint32 extra_len)
+{
+	for (PgrRef ref = head; ref != 0; ref = change_at(ref)->older)
+	{
+		const PgrPendingChange *change = change_at(ref);
+
+		if (change->kind != PGR_CHANGE_RATES)
+			continue;
+		memcpy(extra, change->data, Min(extra_len, change->value_len));
+		return true;
+	}
+	return false;
+}
+
 void
 pgr_pending_complete(Oid extension)
 {

@@ -66,6 +66,9 @@ extern void pgr_pending_rates(const PgrDefinition *definition,
 							  const void *extra, uint32 extra_len,
 							  uint32 base_len);
 
+/* The newest such "extra" of this transaction; false: there is none. */
+extern bool pgr_pending_newest_rates(void *extra, uint32 extra_len);
+
 /* The directory of this database names all that there are, from now on. */
 extern void pgr_pending_complete(Oid extension);
 

@@ -11,6 +11,7 @@
 #include <math.h>
 
 #include "access/xact.h"
+#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
@@ -18,12 +19,16 @@
 #include "utils/snapmgr.h"
 
 #include "base/compat.h"
+#include "registry/directory.h"
 #include "registry/pending.h"
 #include "registry/pin.h"
 #include "registry/plan.h"
 #include "registry/rates.h"
+#include "registry/table.h"
 #include "registry/value.h"
 #include "settings.h"
+#include "shm/area.h"
+#include "shm/load_state.h"
 
 #define SIGNIFICANT_DIGITS 18
 
@@ -147,10 +152,56 @@ pgr_rates_quotient(Numeric r_to, Numeric r_from)
  * ------------------------------------------------------------------------
  */
 
+static uint64
+hash_text(const char *text, uint64 seed)
+{
+	return hash_bytes_extended((const unsigned char *) text,
+							   (int) strlen(text), seed);
+}
+
+uint64
+pgr_rates_hash(const PgrRateSet *set)
+{
+	uint64 hash = hash_text(set->base, (uint32) set->value_date);
+
+	for (int i = 0; i < set->nrates; i++)
+	{
+		const PgrRate *rate = &set->rates[i];
+		char *digits;
+
+		if (strcmp(rate->code, set->base) == 0)
+			continue;
+		digits = DatumGetCString(
+			DirectFunctionCall1(numeric_out, NumericGetDatum(rate->value)));
+		hash += hash_text(digits, hash_text(rate->code, 1));
+		pfree(digits);
+	}
+	return hash == 0 ? 1 : hash;
+}
+
 static const PgrBlock *
 newest(void)
 {
 	return pgr_root_block(pgr_image, pgr_pin_advance()->root, PGR_SLOT_RATES);
+}
+
+/* As after a restart with another URL. */
+static bool
+is_from_other_url(const PgrRatesInfo *info, const PgrRateSet *set)
+{
+	return !info->manual && strcmp(info->source, set->source) != 0;
+}
+
+/* Somebody has withdrawn it, and the provider still says so. */
+static bool
+was_withdrawn(const PgrRatesInfo *info, const PgrRateSet *set, char *message)
+{
+	if (info == NULL || info->refused == 0 ||
+		info->refused != pgr_rates_hash(set))
+		return false;
+	strlcpy(message, "this set of rates has been withdrawn",
+			PGR_RATES_MESSAGE_LEN);
+	return true;
 }
 
 /*
@@ -163,7 +214,8 @@ changed_too_much(const PgrBlock *block, const PgrRatesInfo *info,
 {
 	double limit = pgr_settings.rates_max_change_percent;
 
-	if (info == NULL || limit == 0 || set->accepted)
+	if (info == NULL || limit == 0 || set->accepted ||
+		is_from_other_url(info, set))
 		return false;
 	if (strcmp(info->base, set->base) != 0)
 	{
@@ -236,13 +288,22 @@ same_set(const PgrBlock *block, const PgrRatesInfo *info,
 }
 
 static void
-fill_info(PgrRatesInfo *info, const PgrRateSet *set, bool manual)
+fill_info(PgrRatesInfo *info, const PgrRateSet *set)
 {
 	memset(info, 0, sizeof(*info));
 	strlcpy(info->base, set->base, sizeof(info->base));
 	info->value_date = set->value_date;
-	info->fetched_at = info->checked_at = set->fetched_at;
-	info->manual = manual;
+	info->fetched_at = set->fetched_at;
+	info->checked_at = set->checked_at ? set->checked_at : set->fetched_at;
+	info->manual = set->manual;
+	info->since = set->published_at ? set->published_at : set->fetched_at;
+	info->refused = set->refused;
+	info->rate_set = set->rate_set;
+	if (set->rate_set != 0)
+	{
+		info->database = MyDatabaseId;
+		info->extension = pgr_directory_extension();
+	}
 	strlcpy(info->source, set->source, sizeof(info->source));
 }
 
@@ -341,9 +402,10 @@ pgr_rates_publish(const PgrRateSet *set, char message[PGR_RATES_MESSAGE_LEN],
 		PgrRatesInfo info;
 
 		outcome = PGR_RATES_QUARANTINED;
-		if (changed_too_much(block, old, set, message))
+		if (was_withdrawn(old, set, message) ||
+			changed_too_much(block, old, set, message))
 			break;
-		fill_info(&info, set, false);
+		fill_info(&info, set);
 		outcome = PGR_RATES_CHANGED;
 		if (same_set(block, old, set))
 		{
@@ -364,6 +426,8 @@ pgr_rates_publish(const PgrRateSet *set, char message[PGR_RATES_MESSAGE_LEN],
 			wanted);
 	}
 	pgr_pin_end_transaction();
+	if (outcome == PGR_RATES_CHANGED)
+		pgr_load_want(); /* every database stores it */
 	return outcome;
 }
 
@@ -403,6 +467,48 @@ pgr_rates_is_from(const char *source)
  * ------------------------------------------------------------------------
  */
 
+/* The table's rates, for the calls that follow in this statement. */
+typedef struct Stored
+{
+	MemoryContext context;
+	const PgrBlock *block; /* NULL = there are none */
+	uint64 token;
+} Stored;
+
+static const PgrBlock *
+stored_block(void)
+{
+	static Stored stored = {0};
+	uint64 token = pgr_pin()->token;
+	MemoryContext caller;
+
+	if (stored.token == token)
+		return stored.block;
+	if (stored.context == NULL)
+		stored.context = AllocSetContextCreate(TopMemoryContext,
+											   "pg_registry stored rates",
+											   ALLOCSET_SMALL_SIZES);
+	stored.token = 0;
+	MemoryContextReset(stored.context);
+	caller = MemoryContextSwitchTo(stored.context);
+	stored.block = pgr_table->rates(PGR_VIEW_STATEMENT);
+	MemoryContextSwitchTo(caller);
+	stored.token = token;
+	return stored.block;
+}
+
+/* After a restart, and on a standby, until somebody has published. */
+static const PgrBlock *
+block_or_stored(const PgrBlock *block)
+{
+	const PgrBlock *stored;
+
+	if (pgr_rates_info(block) != NULL)
+		return block;
+	stored = stored_block();
+	return stored ? stored : block;
+}
+
 const PgrBlock *
 pgr_rates_block(void)
 {
@@ -413,21 +519,97 @@ pgr_rates_block(void)
 	PgrPendingState state;
 
 	if (!pgr_pending_any())
-		return block;
+		return block_or_stored(block);
 	pgr_pending_state(&registry, false, &state);
 	return state.touched ?
 		pgr_pending_overlay_kept(&block->definition, block) :
-		block;
+		block_or_stored(block);
 }
 
-void
-pgr_rates_set(const PgrDefinition *definition, const PgrRateSet *set)
+static int64
+row_of(const PgrRatesInfo *info, PgrTableView view)
+{
+	if (info == NULL || info->base[0] == '\0')
+		return 0;
+	if (info->rate_set == 0)
+		return info->manual ? 0 : pgr_table->rate_set(info, view);
+	return info->database == MyDatabaseId &&
+			info->extension == pgr_directory_extension() ?
+		info->rate_set :
+		0;
+}
+
+int64
+pgr_rates_row(const PgrRatesInfo *info)
+{
+	return row_of(info, PGR_VIEW_STATEMENT);
+}
+
+int64
+pgr_rates_newest_row(void)
+{
+	PgrRatesInfo info = {0};
+	const PgrRatesInfo *published;
+
+	if (!pgr_pending_newest_rates(&info, sizeof(info)))
+	{
+		LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_SHARED);
+		published = pgr_rates_info(
+			pgr_root_block(pgr_image,
+						   pgr_image_ptr(pgr_image, pgr_image->root),
+						   PGR_SLOT_RATES));
+		if (published != NULL)
+			info = *published;
+		LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
+	}
+	return row_of(&info, PGR_VIEW_NEWEST);
+}
+
+static void
+copy_rate(PgrRate *rate, const PgrBlock *block, const PgrSlot *slot)
+{
+	memcpy(rate->code, pgr_block_key(block, slot), PGR_CURRENCY_LEN);
+	rate->code[PGR_CURRENCY_LEN] = '\0';
+	rate->value = DatumGetNumericCopy(
+		PointerGetDatum(pgr_block_item(block, slot)->data));
+}
+
+bool
+pgr_rates_copy_newest(PgrRateSet *set)
+{
+	const PgrBlock *block = newest();
+	const PgrRatesInfo *info = pgr_rates_info(block);
+	const PgrSlot *slot;
+	uint64 position = 0;
+
+	if (info == NULL)
+		return false;
+	*set = (PgrRateSet){
+		.value_date = info->value_date,
+		.fetched_at = info->fetched_at,
+		.checked_at = info->checked_at,
+		.published_at = info->since,
+		.source = pstrdup(info->source),
+		.rate_set = info->rate_set,
+		.manual = info->manual,
+		.rates = palloc(pgr_block_entries(block, PGR_NEWEST) *
+						sizeof(PgrRate)),
+	};
+	strlcpy(set->base, info->base, sizeof(set->base));
+	while ((slot = pgr_block_next(block, &position)) != NULL)
+		if ((slot->flags & PGR_SLOT_MISSING) == 0)
+			copy_rate(&set->rates[set->nrates++], block, slot);
+	return true;
+}
+
+static void
+set_pending(const PgrDefinition *definition, const PgrRateSet *set)
 {
 	PgrRatesInfo info;
 	PgrChange *changes;
 	int n = set_changes(set, &changes);
 
-	fill_info(&info, set, true);
+	fill_info(&info, set);
 	pgr_pending_rates(definition, &info, sizeof(info), sizeof(info.base));
 	for (int i = 0; i < n; i++)
 	{
@@ -435,6 +617,55 @@ pgr_rates_set(const PgrDefinition *definition, const PgrRateSet *set)
 						  changes[i].value};
 
 		pgr_pending_put(definition, changes[i].key, changes[i].key_len, &value,
-						GetCurrentTransactionStartTimestamp(), 0);
+						set->fetched_at, 0);
 	}
+}
+
+void
+pgr_rates_set(const PgrDefinition *definition, const PgrRateSet *set)
+{
+	set_pending(definition, set);
+}
+
+void
+pgr_rates_replace(const PgrDefinition *definition, const PgrRateSet *set)
+{
+	static const PgrRatesInfo none = {0};
+
+	pgr_pending_clear(definition);
+	if (set != NULL)
+		set_pending(definition, set);
+	else
+		pgr_pending_rates(definition, &none, sizeof(none), sizeof(none.base));
+}
+
+const PgrBlock *
+pgr_rates_private_block(const PgrRateSet *set, MemoryContext context)
+{
+	PgrDefinition definition = {
+		.kind = PGR_BLOCK_RATES,
+		.value_type = PGR_TYPE_NUMERIC,
+	};
+	PgrRatesInfo info = {0};
+	PgrBlockBuild build = {
+		.definition = &definition,
+		.seed = pgr_image->seed,
+		.extra = &info,
+		.extra_len = sizeof(info),
+	};
+	PgrChange *changes;
+	MemoryContext caller;
+	const PgrBlock *block;
+
+	if (set != NULL)
+	{
+		fill_info(&info, set);
+		build.nchanges = set_changes(set, &changes);
+		build.changes = changes;
+		build.now = set->fetched_at;
+	}
+	caller = MemoryContextSwitchTo(context);
+	block = pgr_block_build_private(&build);
+	MemoryContextSwitchTo(caller);
+	return block;
 }

@@ -14,6 +14,7 @@
 
 #define PGR_CURRENCY_LEN 3
 #define PGR_RATES_SOURCE_LEN 256
+#define PGR_RATES_BY_HAND "set_rates" /* the source of such sets */
 #define PGR_RATES_MAX_CURRENCIES 1024
 
 /* Rates are 1e-PGR_RATE_MAX_EXPONENT to 1ePGR_RATE_MAX_EXPONENT, with at most
@@ -39,8 +40,13 @@ typedef struct PgrRateSet
 	char base[PGR_CURRENCY_LEN + 1];
 	DateADT value_date; /* what the provider says */
 	TimestampTz fetched_at;
-	const char *source; /* shown in views: no secret, masked URL */
-	bool accepted;      /* from another URL than the last set, which somebody
+	TimestampTz checked_at;   /* 0 = fetched_at */
+	TimestampTz published_at; /* 0 = fetched_at */
+	const char *source;     /* shown in views: no secret, masked URL */
+	int64 rate_set; /* its row in this database's table; 0 = none */
+	bool manual;    /* set_rates, accept_rates */
+	uint64 refused; /* pgr_rates_hash of a set that was withdrawn */
+	bool accepted; /* from another URL than the last set, which somebody
 					* configured: do not compare */
 	int nrates;
 	PgrRate *rates;
@@ -105,18 +111,33 @@ typedef struct PgrRatesInfo
 	DateADT value_date;
 	TimestampTz fetched_at;
 	TimestampTz checked_at; /* the last good answer, or set_rates */
-	bool manual;            /* set_rates */
+	bool manual;            /* set_rates, accept_rates */
+	TimestampTz since;      /* when it became the newest one */
+	uint64 refused;         /* pgr_rates_hash of a set that must not come
+							 * again; 0 = none */
+	int64 rate_set;         /* its row in a table; 0 = none */
+	Oid database;           /* that table is of this database */
+	Oid extension;          /* and of this extension in it */
 	char source[PGR_RATES_SOURCE_LEN];
 } PgrRatesInfo;
 
-/* NULL if no set was ever published. */
+/* NULL if no set was ever published, or the only one was withdrawn. */
 static inline const PgrRatesInfo *
 pgr_rates_info(const PgrBlock *block)
 {
-	return block->extra_len < sizeof(PgrRatesInfo) ?
+	const PgrRatesInfo *info = (const PgrRatesInfo *) ((const char *) block +
+													   block->extra_offset);
+
+	return block->extra_len < sizeof(PgrRatesInfo) || info->base[0] == '\0' ?
 		NULL :
-		(const PgrRatesInfo *) ((const char *) block + block->extra_offset);
+		info;
 }
+
+/*
+ * The id of its row in this database's table; 0 = none.  A fetched set does
+ * not know it, since each database has its own: then the table is asked.
+ */
+extern int64 pgr_rates_row(const PgrRatesInfo *info);
 
 typedef enum PgrStaleReason
 {
@@ -134,7 +155,8 @@ extern const char *pgr_rates_stale_name(PgrStaleReason reason);
 
 /*
  * The rates as this statement sees them: in shared memory, or with the
- * transaction's own set_rates.  Valid while the pin is.
+ * transaction's own set_rates, and while nobody has published any, those of
+ * the table.  Valid while the pin is; of the table, until the next call.
  */
 extern const PgrBlock *pgr_rates_block(void);
 
@@ -144,8 +166,34 @@ extern const PgrBlock *pgr_rates_block(void);
  */
 extern Numeric pgr_rates_quotient(Numeric r_to, Numeric r_from);
 
-/* set_rates: the pending changes of this transaction. */
+/*
+ * Writers, under the lock of pgr_write_open_rates: changes of this
+ * transaction.  As pgr_rates_publish, but nothing is compared.
+ */
 extern void pgr_rates_set(const PgrDefinition *definition,
 						  const PgrRateSet *set);
+
+/* Nothing of what was published before stays; NULL: there are no rates. */
+extern void pgr_rates_replace(const PgrDefinition *definition,
+							  const PgrRateSet *set);
+
+/*
+ * The row of the set that others will read once this transaction has
+ * committed, own changes included.
+ */
+extern int64 pgr_rates_newest_row(void);
+
+/*
+ * A copy of the committed set, without what the provider stopped sending, in
+ * the current memory context; "source" too.  False: there is none.
+ */
+extern bool pgr_rates_copy_newest(PgrRateSet *set);
+
+/* Of base, date and rates, in whatever order they are; never 0. */
+extern uint64 pgr_rates_hash(const PgrRateSet *set);
+
+/* A set (NULL: none) as a block of our own, in "context". */
+extern const PgrBlock *pgr_rates_private_block(const PgrRateSet *set,
+											   MemoryContext context);
 
 #endif /* PGR_REGISTRY_RATES_H */

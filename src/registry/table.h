@@ -13,6 +13,7 @@
 #ifndef PGR_REGISTRY_TABLE_H
 #define PGR_REGISTRY_TABLE_H
 
+#include "registry/rates.h"
 #include "registry/value.h"
 
 /* As of what? */
@@ -45,6 +46,10 @@ typedef struct PgrTable
 	/* False if there is no such key; the row lies in the current context. */
 	bool (*find)(PgrText registry, PgrText key, PgrTableView view,
 				 PgrTableRow *row);
+	/* The newest published set of rates, in the current context; NULL = none. */
+	const PgrBlock *(*rates)(PgrTableView view);
+	/* The row of this set, if it is the newest published one; else 0. */
+	int64 (*rate_set)(const PgrRatesInfo *info, PgrTableView view);
 	/* In the order of keys; the row is valid during the visit. */
 	void (*scan)(PgrText registry, PgrTableView view,
 				 void (*visit)(const PgrTableRow *row, void *arg), void *arg);

@@ -174,7 +174,7 @@ look_rates_fresh(const Facts *facts, Finding *finding)
 	finding->hint = facts->refresh.paused ?
 		"Fetching is paused: call registry.resume('rates')." :
 		"See rates_last_error in registry.status(); registry.refresh('rates') tries at once.";
-	if (info != NULL)
+	if (info != NULL && !is_idle_standby(facts))
 		describe_age(info, pgr_pin()->at, finding);
 	else if (!is_configured())
 		does_not_apply(finding, "pg_registry.rates_url is not set");

@@ -7,6 +7,8 @@
  * base, otherwise rounded once to 18 significant digits (F-2).
  * convert(a, from, to) = a * rate(from, to) exactly (F-1).
  *
+ * With on_date the set is one of the tables: see past_rates.h.
+ *
  * A call's fn_extra remembers the block of the current pin and the numeric
  * rates it has computed from it, so that a query divides once per pair of
  * currencies and not once per row.
@@ -34,6 +36,7 @@
 #include "shm/area.h"
 #include "shm/refresh_state.h"
 #include "sql/currency.h"
+#include "sql/past_rates.h"
 
 PG_FUNCTION_INFO_V1(pgr_sql_rate);
 PG_FUNCTION_INFO_V1(pgr_sql_rate_float8);
@@ -67,6 +70,8 @@ typedef struct RatesReader
 	CachedRate *pairs;          /* by cache_index() */
 	MemoryContext memory;       /* of the pairs' rates */
 	MemoryContext call_context; /* lives as long as the reader */
+	PgrPastRates *past;         /* made when first used */
+	const DateADT *on_date;     /* of a reader of one past day, else NULL */
 } RatesReader;
 
 /* One currency against all others: no two share an entry. */
@@ -127,7 +132,8 @@ reader_resolve(RatesReader *reader)
 		memset(reader->pairs, 0, CACHED_RATES * sizeof(CachedRate));
 		MemoryContextReset(reader->memory);
 	}
-	if (pgr_pin_token != 0)
+	/* a block in shared memory is there as long as the pin */
+	if (pgr_pin_token != 0 && reader->block->self != 0)
 		reader->token = pgr_pin_token;
 }
 
@@ -148,10 +154,23 @@ reader_of(FunctionCallInfo fcinfo, int to_argument)
  * ------------------------------------------------------------------------
  */
 
+static char *
+date_text(DateADT date)
+{
+	return DatumGetCString(
+		DirectFunctionCall1(date_out, DateADTGetDatum(date)));
+}
+
+static void refuse_no_set(const RatesReader *reader) pg_attribute_noreturn();
+
 static void
-refuse_no_set(void)
+refuse_no_set(const RatesReader *reader)
 {
 	PgrSharedRefresh refresh;
+
+	if (reader->on_date != NULL &&
+		(pgr_past_rates_exist() || pgr_rates_info(pgr_rates_block()) != NULL))
+		pgr_past_rates_refuse(*reader->on_date);
 
 	if (pgr_settings.rates_url[0] == '\0')
 		ereport(ERROR,
@@ -170,12 +189,15 @@ refuse_no_set(void)
 }
 
 static void
-refuse_unknown(PgrText code)
+refuse_unknown(const RatesReader *reader, PgrText code)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_OBJECT),
 			 errmsg("there is no exchange rate for currency \"%.*s\"",
 					(int) code.len, code.data),
+			 reader->on_date != NULL ?
+			 errdetail("The rate set of %s does not have it.", date_text(reader->info->value_date)) :
+			 0,
 			 errhint("See registry.rates for the known currencies; rate() and convert() give null with missing_ok => true.")));
 }
 
@@ -187,11 +209,7 @@ refuse_stale(const RatesReader *reader, PgrStaleReason reason,
 	char *fact;
 
 	if (reason == PGR_STALE_VALUE_DATE)
-		fact = psprintf("The rates are of %s",
-						DatumGetCString(
-							DirectFunctionCall1(date_out,
-												DateADTGetDatum(
-													info->value_date))));
+		fact = psprintf("The rates are of %s", date_text(info->value_date));
 	else if (reason == PGR_STALE_MISSING)
 		fact = psprintf("The last set has no rate of %.3s", code);
 	else
@@ -253,12 +271,16 @@ look_up(RatesReader *reader, PgrText from, PgrText to, bool missing_ok,
 		 pgr_iso4217_minor_units(to.data) != PGR_MINOR_UNITS_UNKNOWN))
 		return ANSWER_ONE; /* whatever the set says, and however old it is */
 	if (reader->info == NULL)
-		refuse_no_set();
+	{
+		if (reader->on_date != NULL && missing_ok)
+			return ANSWER_NULL;
+		refuse_no_set(reader);
+	}
 	if (*from_slot == NULL || *to_slot == NULL)
 	{
 		if (missing_ok)
 			return ANSWER_NULL;
-		refuse_unknown(*from_slot == NULL ? from : to);
+		refuse_unknown(reader, *from_slot == NULL ? from : to);
 	}
 	if (stale_policy(reader, *from_slot) || stale_policy(reader, *to_slot))
 		return ANSWER_NULL;
@@ -424,13 +446,53 @@ typedef struct Positions
 	int rates;
 } Positions;
 
+/* A reader of the set of one past day, valid until the next one is made. */
 static void
-refuse_on_date(void)
+reader_on_date(RatesReader *reader, const DateADT *date,
+			   RatesReader *past_reader)
+{
+	const PgrPastSet *set;
+
+	if (reader->past == NULL)
+		reader->past = pgr_past_rates_create(reader->call_context);
+	set = pgr_past_rates_on(reader->past, *date);
+	*past_reader = (RatesReader){
+		.block = set->block,
+		.info = set->info,
+		.stale = pgr_past_rates_stale(set, *date),
+		.on_date = date,
+	};
+}
+
+/* As rate_of_call_slowly; the arguments are not null. */
+static pg_noinline Numeric
+rate_on_date(RatesReader *reader, DateADT date, PgrText from, PgrText to,
+			 bool missing_ok)
+{
+	RatesReader past;
+	const PgrSlot *from_slot;
+	const PgrSlot *to_slot;
+
+	reader_on_date(reader, &date, &past);
+	switch (look_up(&past, from, to, missing_ok, &from_slot, &to_slot))
+	{
+		case ANSWER_RATE:
+			return compute_rate(&past, from_slot, to_slot);
+		case ANSWER_ONE:
+			return int64_to_numeric(1);
+		case ANSWER_NULL:
+			break;
+	}
+	return NULL;
+}
+
+static void
+refuse_max_age_of_past(void)
 {
 	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("on_date is not supported yet"),
-			 errdetail("Rates of past days need rate sets, which do not exist yet.")));
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("on_date and max_age cannot be combined"),
+			 errdetail("Rates of a past day do not age.")));
 }
 
 /* True: too old for this caller, who prefers NULL. */
@@ -477,8 +539,6 @@ rate_of_call_slowly(FunctionCallInfo fcinfo, const Positions *at)
 	const PgrSlot *from_slot;
 	const PgrSlot *to_slot;
 
-	if (unlikely(!PG_ARGISNULL(at->on_date)))
-		refuse_on_date();
 	if (PG_ARGISNULL(at->from) || PG_ARGISNULL(at->from + 1) ||
 		PG_ARGISNULL(at->rates))
 		return NULL;
@@ -488,6 +548,13 @@ rate_of_call_slowly(FunctionCallInfo fcinfo, const Positions *at)
 	reader = reader_of(fcinfo, at->from + 1);
 	from = pgr_text(PG_GETARG_DATUM(at->from));
 	to = pgr_text(PG_GETARG_DATUM(at->from + 1));
+	if (unlikely(!PG_ARGISNULL(at->on_date)))
+	{
+		if (!PG_ARGISNULL(at->max_age))
+			refuse_max_age_of_past();
+		return rate_on_date(reader, PG_GETARG_DATEADT(at->on_date), from, to,
+							missing_ok);
+	}
 	switch (look_up(reader, from, to, missing_ok, &from_slot, &to_slot))
 	{
 		case ANSWER_RATE:
@@ -564,6 +631,8 @@ Datum
 pgr_sql_quote(PG_FUNCTION_ARGS)
 {
 	RatesReader *reader;
+	RatesReader past;
+	DateADT date;
 	PgrText from;
 	PgrText to;
 	const PgrSlot *from_slot;
@@ -575,23 +644,23 @@ pgr_sql_quote(PG_FUNCTION_ARGS)
 
 	if (get_call_result_type(fcinfo, NULL, &description) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	if (!PG_ARGISNULL(2))
-		refuse_on_date();
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(3))
 		PG_RETURN_NULL();
 	pgr_currency_check_set_name(PG_GETARG_DATUM(3));
-	reader = palloc0(sizeof(RatesReader));
-	reader->memory = AllocSetContextCreate(CurrentMemoryContext,
-										   "pg_registry quote",
-										   ALLOCSET_SMALL_SIZES);
-	reader_resolve(reader);
+	reader = reader_of(fcinfo, 1);
+	if (!PG_ARGISNULL(2))
+	{
+		date = PG_GETARG_DATEADT(2);
+		reader_on_date(reader, &date, &past);
+		reader = &past;
+	}
 	from = pgr_text(PG_GETARG_DATUM(0));
 	to = pgr_text(PG_GETARG_DATUM(1));
 	answer = look_up(reader, from, to, false, &from_slot, &to_slot);
 	if (answer == ANSWER_NULL)
 		PG_RETURN_NULL();
 	if (reader->info == NULL)
-		refuse_no_set();
+		refuse_no_set(reader);
 
 	values[0] = NumericGetDatum(
 		answer == ANSWER_ONE ?
@@ -603,7 +672,8 @@ pgr_sql_quote(PG_FUNCTION_ARGS)
 	values[4] = DateADTGetDatum(reader->info->value_date);
 	values[5] = TimestampTzGetDatum(reader->info->fetched_at);
 	values[6] = CStringGetTextDatum(reader->info->source);
-	nulls[7] = true; /* rate_set: until rate sets exist */
+	values[7] = Int64GetDatum(pgr_rates_row(reader->info));
+	nulls[7] = values[7] == 0;
 	values[8] = BoolGetDatum(
 		reader->stale != PGR_STALE_NO ||
 		(answer == ANSWER_RATE &&

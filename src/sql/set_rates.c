@@ -1,6 +1,7 @@
 /*
  * sql/set_rates.c
- *	  set_rates: a set of rates by hand, as a change of this transaction.
+ *	  set_rates, accept_rates, withdraw_rates: sets of rates by hand, as changes
+ *	  of this transaction, in the tables and in the image.
  */
 #include "postgres.h"
 
@@ -13,11 +14,19 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "durable/rate_sets.h"
 #include "registry/rates.h"
 #include "registry/write.h"
 #include "sql/currency.h"
 
 PG_FUNCTION_INFO_V1(pgr_sql_set_rates);
+PG_FUNCTION_INFO_V1(pgr_sql_accept_rates);
+PG_FUNCTION_INFO_V1(pgr_sql_withdraw_rates);
+
+/* ------------------------------------------------------------------------
+ * A set by hand
+ * ------------------------------------------------------------------------
+ */
 
 /* Digits with at most one point between or before them, as in a decimal. */
 static bool
@@ -113,20 +122,26 @@ fill_set(PgrRateSet *set, Jsonb *rates)
 	}
 }
 
+static void
+refuse_null(const char *name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+			 errmsg("%s must not be null", name)));
+}
+
 Datum
 pgr_sql_set_rates(PG_FUNCTION_ARGS)
 {
 	static const char *const names[] = {"base", "rates", "value_date", "name"};
-	PgrRateSet set = {.source = "set_rates"};
+	PgrRateSet set = {.source = PGR_RATES_BY_HAND, .manual = true};
 	PgrDefinition definition;
 	PgrText base;
 
 	pgr_write_allowed_here("registry.set_rates()");
 	for (int i = 0; i < (int) lengthof(names); i++)
 		if (PG_ARGISNULL(i))
-			ereport(ERROR,
-					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("%s must not be null", names[i])));
+			refuse_null(names[i]);
 	base = pgr_text(PG_GETARG_DATUM(0));
 	pgr_currency_check(base);
 	pgr_currency_check_set_name(PG_GETARG_DATUM(3));
@@ -137,9 +152,98 @@ pgr_sql_set_rates(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
 				 errmsg("value_date is out of range")));
-	set.fetched_at = GetCurrentTransactionStartTimestamp();
+	set.fetched_at = set.checked_at = GetCurrentTransactionStartTimestamp();
 	fill_set(&set, PG_GETARG_JSONB_P(1));
 	pgr_write_open_rates(&definition);
+	pgr_rate_sets_publish(&set);
 	pgr_rates_set(&definition, &set);
-	PG_RETURN_NULL(); /* rate_set: until rate sets exist */
+	PG_RETURN_INT64(set.rate_set);
+}
+
+/* ------------------------------------------------------------------------
+ * Judging sets that are there
+ * ------------------------------------------------------------------------
+ */
+
+/* The lock, then the row as it is under it. */
+static void
+open_set(int64 id, PgrDefinition *definition, PgrRateSetRow *row)
+{
+	pgr_write_open_rates(definition);
+	if (!pgr_rate_sets_find(id, PGR_VIEW_NEWEST, row))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("there is no rate set %lld", (long long) id),
+				 errhint("See registry.rate_sets.")));
+	if (row->status == PGR_RATE_SET_WITHDRAWN)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("rate set %lld has been withdrawn", (long long) id),
+				 errhint("To use its rates all the same, give them to registry.set_rates().")));
+}
+
+Datum
+pgr_sql_accept_rates(PG_FUNCTION_ARGS)
+{
+	PgrDefinition definition;
+	PgrRateSetRow row;
+
+	pgr_write_allowed_here("registry.accept_rates()");
+	if (PG_ARGISNULL(0))
+		refuse_null("rate_set");
+	open_set(PG_GETARG_INT64(0), &definition, &row);
+	if (row.status == PGR_RATE_SET_PUBLISHED)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("rate set %lld is published already",
+						(long long) PG_GETARG_INT64(0))));
+	pgr_rate_sets_read_rates(&row.set, PGR_VIEW_NEWEST);
+	pgr_rate_sets_accept(&row);
+	row.set.manual = true;
+	pgr_rates_set(&definition, &row.set);
+	PG_RETURN_VOID();
+}
+
+/* The image had this set: it gets the one before it, as of now. */
+static void
+serve_newest(const PgrDefinition *definition, PgrRateSet *withdrawn)
+{
+	PgrRateSetRow newest;
+
+	if (!pgr_rate_sets_newest(PGR_VIEW_NEWEST, &newest))
+	{
+		pgr_rates_replace(definition, NULL);
+		return;
+	}
+	pgr_rate_sets_read_rates(&newest.set, PGR_VIEW_NEWEST);
+	pgr_rate_sets_read_rates(withdrawn, PGR_VIEW_NEWEST);
+	newest.set.published_at = GetCurrentTimestamp();
+	newest.set.refused = pgr_rates_hash(withdrawn);
+	pgr_rates_replace(definition, &newest.set);
+}
+
+Datum
+pgr_sql_withdraw_rates(PG_FUNCTION_ARGS)
+{
+	PgrDefinition definition;
+	PgrRateSetRow row;
+	char *reason;
+	bool is_served;
+
+	pgr_write_allowed_here("registry.withdraw_rates()");
+	if (PG_ARGISNULL(0))
+		refuse_null("rate_set");
+	if (PG_ARGISNULL(1))
+		refuse_null("reason");
+	reason = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	if (reason[strspn(reason, " ")] == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("reason must not be empty")));
+	open_set(PG_GETARG_INT64(0), &definition, &row);
+	is_served = pgr_rates_newest_row() == row.set.rate_set;
+	pgr_rate_sets_withdraw(&row, reason);
+	if (is_served)
+		serve_newest(&definition, &row.set);
+	PG_RETURN_VOID();
 }

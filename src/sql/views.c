@@ -373,7 +373,8 @@ put_rate(ReturnSetInfo *result, const PgrEntry *entry,
 	nulls[8] = name == NULL;
 	if (name != NULL)
 		values[8] = CStringGetTextDatum(name);
-	nulls[9] = true; /* rate_set: until rate sets exist */
+	values[9] = Int64GetDatum(pgr_rates_row(info));
+	nulls[9] = values[9] == 0;
 	values[10] = CStringGetTextDatum(info->source);
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }

@@ -33,11 +33,8 @@ is($session->one('SELECT pg_is_in_recovery()'), 't', 'a standby');
 is($session->one("SELECT registry.registry_exists('r')"), 't', 'a memory registry of the primary is there');
 is($session->one("SELECT registry.get_text('r', 'k') IS NULL"), 't', 'but empty');
 is($session->one("SELECT entries || state FROM registry.registries WHERE name = 'r'"), '0lost at restart', 'registry.registries says so');
-isnt($session->sqlstate("SELECT registry.rate('EUR', 'USD')"), '', 'no rates yet');
-like($session->{error}{M} . ($session->{error}{H} // ''), qr/rates/, 'and the error is about rates');
-is($session->one("SELECT registry.rate('EUR', 'USD', missing_ok => true) IS NULL"), 't', 'missing_ok: null')
-  if $session->sqlstate("SELECT registry.rate('EUR', 'USD', missing_ok => true)") eq '';
-is($session->one("SELECT count(*) FROM registry.rates"), 0, 'registry.rates is empty');
+is($session->one("SELECT registry.rate('EUR', 'USD')"), 2, 'its rates are read from the table');
+is($session->one("SELECT string_agg(currency || rate_set, ' ' ORDER BY currency) FROM registry.rates"), 'EUR1 USD1', 'registry.rates too');
 is($session->sqlstate("SELECT $_"), '', "$_ works there")
   for 'registry.generation()', 'registry.advance()', '* FROM registry.status()', '* FROM registry.readers', '* FROM registry.memory',
   "registry.minor_units('EUR')", "registry.entry_count('rates')", "count(*) FROM registry.entries('rates')";
