@@ -512,8 +512,7 @@ growth_of(const PgrPlan *plan, const PgrPlanRegistry *registry)
 		registry->action == PGR_PLAN_DROP)
 		return 0;
 	/* what is read from its table costs its name only */
-	if (registry->action == PGR_PLAN_CREATE &&
-		registry->definition.durable &&
+	if (registry->action == PGR_PLAN_CREATE && registry->definition.durable &&
 		registry->definition.residency == PGR_FROM_TABLE)
 		return 0;
 	if (registry->action == PGR_PLAN_CREATE)

@@ -77,7 +77,7 @@ typedef struct PgrPlan
 	PgrPlanRegistry *registries; /* in dependency order: a directory entry
 									 * for a new registry comes after it */
 	int nregistries;
-	bool frees; /* ends in freeing memory: may use the last
+	bool frees;   /* ends in freeing memory: may use the last
 								 * of the arena */
 	bool hollows; /* so does this, but it counts against the limit */
 	TimestampTz now;
