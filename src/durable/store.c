@@ -208,9 +208,11 @@ list_put(const PgrDefinition *definition, const PgrStorePut *put)
 static bool
 is_listed(const PgrDefinition *definition)
 {
-	if (definition->incarnation == 0)
-		pgr_changes_note(name_of(definition));
-	return definition->incarnation != 0;
+	if (definition->incarnation != 0)
+		return true;
+	pgr_pending_unlisted();
+	pgr_changes_note(name_of(definition));
+	return false;
 }
 
 static void

@@ -125,6 +125,7 @@ is_listed(const PgrTableRow *row, PgrDefinition *definition)
 	if (pgr_write_open_row(row->registry, &row->key, definition) &&
 		definition->incarnation != 0)
 		return true;
+	pgr_pending_unlisted();
 	pgr_changes_note(row->registry);
 	return false;
 }
@@ -216,9 +217,12 @@ clear_durable(const PgrDefinition *definition, void *arg)
 	if (!definition->durable || !pgr_write_open_row(name, NULL, &now))
 		return;
 	if (now.incarnation != 0)
+	{
 		pgr_pending_clear(&now);
-	else
-		pgr_changes_note(name);
+		return;
+	}
+	pgr_pending_unlisted();
+	pgr_changes_note(name);
 }
 
 static bool

@@ -41,6 +41,7 @@ static uint32 length = 0;
 static uint64 list_bytes = 0;
 static bool has_renamed = false;   /* some ENTER is, or was, in the list */
 static bool has_untracked = false; /* the same of UNTRACKED */
+static bool has_unlisted = false;  /* tables were changed beside the list */
 static bool closed = false;        /* PRE_COMMIT has folded the list */
 static HTAB *list_index = NULL;    /* in TopTransactionContext */
 
@@ -420,6 +421,12 @@ pgr_pending_drop_all(Oid database, Oid extension)
 	PgrRegistryName registry = {database, extension, "", 0};
 
 	add_change(PGR_CHANGE_DROP_ALL, &registry, NULL, 0, NULL, 0, &rest);
+}
+
+void
+pgr_pending_unlisted(void)
+{
+	has_unlisted = true;
 }
 
 /* ------------------------------------------------------------------------
@@ -873,6 +880,7 @@ end_transaction(void)
 	last_sequence = 0;
 	has_renamed = false;
 	has_untracked = false;
+	has_unlisted = false;
 	closed = false;
 	list_index = NULL; /* goes with TopTransactionContext */
 	pgr_pin_end_transaction();
@@ -899,7 +907,7 @@ xact_callback(XactEvent event, void *arg)
 			end_transaction();
 			break;
 		case XACT_EVENT_PRE_PREPARE:
-			if (head != 0)
+			if (head != 0 || has_unlisted)
 				ereport(ERROR,
 						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						 errmsg("cannot PREPARE a transaction that has changed a registry"),

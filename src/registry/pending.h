@@ -73,6 +73,12 @@ extern void pgr_pending_complete(Oid extension);
 extern void pgr_pending_drop_all(Oid database, Oid extension);
 
 /*
+ * This transaction changes tables of registries without a list: nobody may
+ * prepare it and go, since whoever loads or follows relies on its end.
+ */
+extern void pgr_pending_unlisted(void);
+
+/*
  * Readers.  "all" sees the current command's changes too: writers ask so,
  * under the locks that they hold.
  */
