@@ -301,9 +301,10 @@ ok($standby->poll_query_until('shop', "SELECT state FROM registry.registries WHE
 # kill -9, and less memory
 # ---------------------------------------------------------------------------
 
+$offset = -s $standby->logfile;
 kill 'KILL', here('pg_backend_pid()');
-my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
-until ($s = eval { RawProtocol->new($standby, 'postgres') }) { die 'does not come back' if time > $deadline }
+$standby->wait_for_log(qr/ready to accept read-only connections/, $offset);
+$s = RawProtocol->new($standby, 'postgres');
 is(here("registry.get_text('r', 'p0')"), '30000', 'kill -9 of a session: reads are right at once');
 wait_here("state = 'resident' FROM registry.registries WHERE name = 'large'", 'and in memory again');
 
