@@ -4,8 +4,9 @@
  *
  * In the postmaster (shared_preload_libraries) it defines the settings,
  * reserves shared memory, installs the hooks and registers the scheduler.  In
- * a backend of a server that did not preload us it does nothing: the SQL
- * functions then say what to add to postgresql.conf.
+ * a backend of a server that did not preload us it does next to nothing:
+ * durable registries are read from their tables, and all other SQL functions
+ * say what to add to postgresql.conf.
  */
 #include "postgres.h"
 
@@ -113,11 +114,11 @@ register_scheduler(void)
 void
 _PG_init(void)
 {
+	pgr_table = &pgr_tables;
 	if (!process_shared_preload_libraries_in_progress || IsBinaryUpgrade)
 		return;
 
 	pgr_settings_define();
-	pgr_table = &pgr_tables;
 	pgr_area_add_part(pgr_line_shared_size, pgr_line_shared_init,
 					  (void **) &pgr_image);
 	pgr_area_add_part(pgr_refresh_state_size, pgr_refresh_state_init,

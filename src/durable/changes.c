@@ -147,7 +147,9 @@ insert_row(Relation relation, PgrText registry, Datum keys)
 	tuple = heap_form_tuple(RelationGetDescr(relation), values, nulls);
 	simple_heap_insert(relation, tuple);
 	foreach (cell, RelationGetIndexList(relation))
+	{
 		insert_index_entry(relation, lfirst_oid(cell), tuple, values, nulls);
+	}
 }
 
 /* ------------------------------------------------------------------------

@@ -27,19 +27,24 @@
  *
  * 3. Reads use the image of a database that has a place only while the last
  *	  complete poll began less than a second ago.  Else, and from the promotion
- *	  on, they read the tables.  The first read of a statement decides, before
- *	  it pins, and its parallel workers do as it does (R-2).
+ *	  on, they read the tables.  The first read of a statement decides, and its
+ *	  parallel workers do as it does (R-2).  It asks before it pins, so that
+ *	  what was fresh, or released, is in what it pins; and again after it, since
+ *	  a follower that begins to load says so before it publishes anything.
  *
  * 4. Promotion.  A writer of the promoted server, be it put() or a trigger,
- *	  first looks for a place of its database, before it changes any row.  If
- *	  there is one, it takes what the place stands for out of the image and ends
- *	  the place, under PGR_LOCK_FOLLOW; from there on the server is like one that
- *	  has just started, and loads.  A follower publishes under that lock, after
- *	  a look whether its place is still there.  When it finds that recovery has
- *	  ended, it polls once more: all has been replayed by then, so if its place
- *	  is still there when it publishes, no writer has begun, and S' is the state
- *	  of the tables.  It ends the place then, under the same lock, and the image
- *	  is as a load would have left it.
+ *	  looks for a place of its database before it lists a change, let alone
+ *	  commits.  If there is one, it takes what the place stands for out of the
+ *	  image and ends the place, under PGR_LOCK_FOLLOW; from there on the server
+ *	  is like one that has just started, and loads.  A follower publishes under
+ *	  that lock, after a look whether its place is still there.  When it finds
+ *	  that recovery has ended, it polls once more: all has been replayed by
+ *	  then, and what was under way on the old primary is aborted (nobody can
+ *	  prepare a transaction that has changed a registry).  So if its place is
+ *	  still there afterwards, no writer has committed, and S' is the state of
+ *	  the tables.  It ends the place then, under the same lock, and the image is
+ *	  as a load would have left it; a writer finds no place and lists its
+ *	  changes for what is there.
  *	  No place appears after that: who claims one stores it, and then gives up
  *	  unless recovery still goes on; a writer asks for recovery first, and then
  *	  for the place.  One of the two sees the other.

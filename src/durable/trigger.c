@@ -236,9 +236,12 @@ clear_durable(const PgrDefinition *definition, void *arg)
 	if (!definition->durable || !pgr_write_open_row(name, NULL, &now))
 		return;
 	if (now.incarnation != 0)
+	{
 		pgr_pending_clear(&now);
-	else
-		pgr_changes_note(name);
+		return;
+	}
+	pgr_pending_unlisted();
+	pgr_changes_note(name);
 }
 
 static bool

@@ -94,6 +94,8 @@ pin_new(void)
 	/* before the pin: what is fresh now is not older in what we pin */
 	pin->lags = pgr_follow_lags(MyDatabaseId);
 	pin->cell = pgr_line_pin(pin->at, &pin->generation, &pin->root);
+	/* and after it: nobody has begun to make another state meanwhile */
+	pin->lags |= pgr_follow_lags(MyDatabaseId);
 	return pin;
 }
 
@@ -349,11 +351,27 @@ end_sharing(void)
 	pin_release(pin);
 }
 
+/* Of a server that has not preloaded us: nothing but the time. */
+static PgrPin *
+pin_nothing(void)
+{
+	static PgrPin nothing = {
+		.generation = PGR_NEWEST,
+		.cell = -1,
+		.lags = true,
+	};
+
+	nothing.at = GetCurrentStatementStartTimestamp();
+	return &nothing;
+}
+
 PgrPin *
 pgr_pin_resolve(void)
 {
 	PgrPin *pin = NULL;
 
+	if (pgr_image == NULL)
+		return pin_nothing();
 	if (IsParallelWorker() && MyProc->lockGroupLeader != NULL)
 		pin = resolve_leader();
 	else if (workers_pin != NULL && IsInParallelMode())
@@ -396,7 +414,8 @@ pgr_pin_set_pending(PgrRef head)
 PgrRef
 pgr_pin_pending_head(void)
 {
-	if (IsParallelWorker() && MyProc->lockGroupLeader != NULL)
+	if (IsParallelWorker() && MyProc->lockGroupLeader != NULL &&
+		pgr_image != NULL)
 	{
 		PgrSharedLine *line =
 			pgr_image_line(pgr_image, PgrProcNumber(MyProc->lockGroupLeader));

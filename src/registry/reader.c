@@ -120,6 +120,22 @@ resolve_ahead_of_image(PgrText name, Target *target)
 	return true;
 }
 
+/* Of a server that has not preloaded us: what is durable can be read. */
+static void
+resolve_without_image(PgrText name, Target *target)
+{
+	static bool warned = false;
+
+	if (is_rates(name) || !resolve_ahead_of_image(name, target) ||
+		target->definition == NULL || !target->definition->durable)
+		pgr_area_require();
+	if (!warned)
+		ereport(WARNING,
+				(errmsg("durable registries are read from their tables, as pg_registry is not preloaded"),
+				 errhint("Add shared_preload_libraries = 'pg_registry' to postgresql.conf and restart the server.")));
+	warned = true;
+}
+
 /* Resolve a name under the statement's pin. */
 static void
 resolve(PgrText name, Target *target)
@@ -127,10 +143,14 @@ resolve(PgrText name, Target *target)
 	const PgrPin *pin;
 	uint32 slot;
 
-	pgr_area_require();
 	memset(target, 0, sizeof(*target));
 	if (name.len == 0 || name.len >= PGR_NAME_LEN)
 		return;
+	if (unlikely(pgr_image == NULL))
+	{
+		resolve_without_image(name, target);
+		return;
+	}
 	pin = pgr_pin();
 	if (unlikely(pin->lags) && !is_rates(name) &&
 		resolve_ahead_of_image(name, target))
@@ -432,7 +452,7 @@ pgr_reader_estimate(PgrText name, double *entries)
 	uint32 slot;
 	int cell;
 
-	if (name.len == 0 || name.len >= PGR_NAME_LEN)
+	if (name.len == 0 || name.len >= PGR_NAME_LEN || pgr_image == NULL)
 		return false;
 	cell = pgr_line_pin(GetCurrentStatementStartTimestamp(), &generation,
 						&root);

@@ -301,8 +301,9 @@ ok($standby->poll_query_until('shop', "SELECT state FROM registry.registries WHE
 # kill -9, and less memory
 # ---------------------------------------------------------------------------
 
+$offset = -s $standby->logfile;
 kill 'KILL', here('pg_backend_pid()');
-$standby->poll_query_until('postgres', 'SELECT true') or die 'does not come back';
+$standby->wait_for_log(qr/ready to accept read-only connections/, $offset);
 $s = RawProtocol->new($standby, 'postgres');
 is(here("registry.get_text('r', 'p0')"), '30000', 'kill -9 of a session: reads are right at once');
 wait_here("state = 'resident' FROM registry.registries WHERE name = 'large'", 'and in memory again');
@@ -315,7 +316,13 @@ is(state_of('r'), 'resident', 'what has room is in memory');
 is(state_of('large'), 'from table', 'and what has none in the table');
 $p->query("SELECT registry.put('large', '5', -5), registry.put('r', 'less', 'x')");
 wait_here("registry.get_bigint('large', 5) = -5 AND registry.get_text('r', 'less') = 'x'", 'both are followed');
-$standby->append_conf('postgresql.conf', "pg_registry.shared_memory = '384MB'");
+$standby->append_conf('postgresql.conf', "pg_registry.shared_memory = '384MB'\nshared_preload_libraries = ''");
+$standby->restart;
+my ($status, $out, $err) = $standby->psql('postgres', "SELECT registry.get_text('r', 'less'), registry.get_bigint('large', 5), registry.entry_count('large')");
+is("$status $out", '0 x|-5|' . ($large + 1), 'a standby without preload reads the tables');
+is(scalar(() = $err =~ /WARNING/g), 1, 'and says so once');
+like($err, qr/shared_preload_libraries = 'pg_registry'/, 'with what to do');
+$standby->append_conf('postgresql.conf', "shared_preload_libraries = 'pg_registry'");
 $standby->restart;
 
 # A primary that has not preloaded us can be changed by DML only.
