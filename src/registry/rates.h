@@ -42,10 +42,10 @@ typedef struct PgrRateSet
 	TimestampTz fetched_at;
 	TimestampTz checked_at;   /* 0 = fetched_at */
 	TimestampTz published_at; /* 0 = fetched_at */
-	const char *source;     /* shown in views: no secret, masked URL */
-	int64 rate_set; /* its row in this database's table; 0 = none */
-	bool manual;    /* set_rates, accept_rates */
-	uint64 refused; /* pgr_rates_hash of a set that was withdrawn */
+	const char *source;       /* shown in views: no secret, masked URL */
+	int64 rate_set;           /* its row in this database's table; 0 = none */
+	bool manual;              /* set_rates, accept_rates */
+	uint64 refused;           /* pgr_rates_hash of a set that was withdrawn */
 	bool accepted; /* from another URL than the last set, which somebody
 					* configured: do not compare */
 	int nrates;
