@@ -313,29 +313,51 @@ load_image(const PgrDefinition *definition, PgrRateSetRow *newest,
 	pgr_rates_set(definition, &newest->set);
 }
 
-void
-pgr_rate_sets_load(void)
+static void
+load_newest(const PgrDefinition *definition)
 {
-	PgrDefinition definition;
 	PgrRateSetRow newest;
 	PgrRateSet image;
 	bool stored;
 	bool refused;
 
-	/* a standby reads its table until somebody publishes there */
-	if (RecoveryInProgress() || !tables_exist())
-		return;
-	pgr_write_open_rates(&definition);
 	stored = pgr_rate_sets_newest(PGR_VIEW_NEWEST, &newest);
 	if (!pgr_rates_copy_newest(&image))
 	{
 		if (stored)
-			load_image(&definition, &newest, false);
+			load_image(definition, &newest, false);
 		return;
 	}
 	refused = !image.manual && pgr_rate_sets_was_withdrawn(&image);
 	if (stored && (refused || image.published_at < newest.set.published_at))
-		load_image(&definition, &newest, refused);
+		load_image(definition, &newest, refused);
 	else if (!image.manual && image.rate_set == 0 && !refused)
 		pgr_rate_sets_publish(&image);
+}
+
+/* What was added or withdrawn since then makes it out of date. */
+static void
+store_quarantined(void)
+{
+	char message[PGR_RATES_MESSAGE_LEN];
+	PgrRateSetRow last;
+	PgrRateSet held;
+
+	if (pgr_rates_copy_quarantined(&held, message) &&
+		(!pgr_rate_sets_last(PGR_VIEW_NEWEST, &last) ||
+		 last.set.fetched_at < held.fetched_at))
+		pgr_rate_sets_quarantine(&held, message);
+}
+
+void
+pgr_rate_sets_load(void)
+{
+	PgrDefinition definition;
+
+	/* a standby reads its table until somebody publishes there */
+	if (RecoveryInProgress() || !tables_exist())
+		return;
+	pgr_write_open_rates(&definition);
+	load_newest(&definition);
+	store_quarantined();
 }

@@ -67,7 +67,8 @@
 /* Slots of the root that are there from the start. */
 #define PGR_SLOT_DATABASES 0
 #define PGR_SLOT_RATES 1
-#define PGR_FIRST_FREE_SLOT 2
+#define PGR_SLOT_QUARANTINE 2 /* rates that differ too much to be published */
+#define PGR_FIRST_FREE_SLOT 3
 #define PGR_NO_SLOT UINT32_MAX
 
 /* The reserved registry name of the cluster's exchange rates. */

@@ -79,6 +79,7 @@ pgr_line_shared_init(void *part, Size size)
 				   pgr_area_header->hash_seed);
 	pgr_image_init_slot(part, PGR_SLOT_DATABASES, &databases);
 	pgr_image_init_slot(part, PGR_SLOT_RATES, &rates);
+	pgr_image_init_slot(part, PGR_SLOT_QUARANTINE, &rates);
 }
 
 static void

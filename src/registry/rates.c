@@ -316,13 +316,13 @@ typedef enum Published
 
 /* Publish one change of the rates' block, if it is still "block". */
 static Published
-publish(const PgrBlock *block, PgrChange *changes, int nchanges,
+publish(uint32 slot, const PgrBlock *block, PgrChange *changes, int nchanges,
 		const PgrRatesInfo *info, Size *wanted, uint64 *generation)
 {
 	PgrRef page;
 	PgrPlanRegistry registry = {
 		.action = PGR_PLAN_CHANGE,
-		.slot = PGR_SLOT_RATES,
+		.slot = slot,
 		.definition = block->definition,
 		.changes = changes,
 		.nchanges = nchanges,
@@ -384,6 +384,37 @@ set_changes(const PgrRateSet *set, PgrChange **changes)
 	return n;
 }
 
+/*
+ * The set in quarantine, NULL = there is none any more, for loaders to store.
+ * If there is no memory for it, its message is all that is kept.
+ */
+static void
+hold_back(const PgrRateSet *set, const char *message)
+{
+	const PgrBlock *block = pgr_root_block(pgr_image, pgr_pin_advance()->root,
+										   PGR_SLOT_QUARANTINE);
+	const PgrRatesInfo *held = pgr_rates_info(block);
+	PgrRatesInfo info = {0};
+	PgrChange *changes = NULL;
+	int n = 0;
+	Size wanted;
+	uint64 generation;
+
+	if (set != NULL)
+	{
+		fill_info(&info, set);
+		info.refused = pgr_rates_hash(set);
+		strlcpy(info.message, message, sizeof(info.message));
+		n = set_changes(set, &changes);
+	}
+	if (info.refused == (held ? held->refused : 0))
+		return;
+	if (publish(PGR_SLOT_QUARANTINE, block, changes, n, &info, &wanted,
+				&generation) == PUBLISHED &&
+		set != NULL)
+		pgr_load_want();
+}
+
 PgrRatesOutcome
 pgr_rates_publish(const PgrRateSet *set, char message[PGR_RATES_MESSAGE_LEN],
 				  uint64 *generation)
@@ -412,7 +443,7 @@ pgr_rates_publish(const PgrRateSet *set, char message[PGR_RATES_MESSAGE_LEN],
 			outcome = PGR_RATES_UNCHANGED;
 			info.fetched_at = old->fetched_at;
 		}
-		published = publish(block, changes,
+		published = publish(PGR_SLOT_RATES, block, changes,
 							outcome == PGR_RATES_CHANGED ? nchanges : 0, &info,
 							&wanted, generation);
 	} while (published == OVERTAKEN);
@@ -425,6 +456,8 @@ pgr_rates_publish(const PgrRateSet *set, char message[PGR_RATES_MESSAGE_LEN],
 			"out of shared memory for pg_registry: cannot reserve %zu bytes",
 			wanted);
 	}
+	if (outcome != PGR_RATES_NO_MEMORY)
+		hold_back(outcome == PGR_RATES_QUARANTINED ? set : NULL, message);
 	pgr_pin_end_transaction();
 	if (outcome == PGR_RATES_CHANGED)
 		pgr_load_want(); /* every database stores it */
@@ -444,8 +477,8 @@ pgr_rates_confirm(TimestampTz checked_at, uint64 *generation)
 		Size wanted;
 
 		info.checked_at = checked_at;
-		confirmed = publish(block, NULL, 0, &info, &wanted, generation) ==
-			PUBLISHED;
+		confirmed = publish(PGR_SLOT_RATES, block, NULL, 0, &info, &wanted,
+							generation) == PUBLISHED;
 	}
 	pgr_pin_end_transaction();
 	return confirmed;
@@ -574,16 +607,12 @@ copy_rate(PgrRate *rate, const PgrBlock *block, const PgrSlot *slot)
 		PointerGetDatum(pgr_block_item(block, slot)->data));
 }
 
-bool
-pgr_rates_copy_newest(PgrRateSet *set)
+static void
+copy_block(PgrRateSet *set, const PgrBlock *block, const PgrRatesInfo *info)
 {
-	const PgrBlock *block = newest();
-	const PgrRatesInfo *info = pgr_rates_info(block);
 	const PgrSlot *slot;
 	uint64 position = 0;
 
-	if (info == NULL)
-		return false;
 	*set = (PgrRateSet){
 		.value_date = info->value_date,
 		.fetched_at = info->fetched_at,
@@ -599,6 +628,30 @@ pgr_rates_copy_newest(PgrRateSet *set)
 	while ((slot = pgr_block_next(block, &position)) != NULL)
 		if ((slot->flags & PGR_SLOT_MISSING) == 0)
 			copy_rate(&set->rates[set->nrates++], block, slot);
+}
+
+bool
+pgr_rates_copy_newest(PgrRateSet *set)
+{
+	const PgrBlock *block = newest();
+	const PgrRatesInfo *info = pgr_rates_info(block);
+
+	if (info != NULL)
+		copy_block(set, block, info);
+	return info != NULL;
+}
+
+bool
+pgr_rates_copy_quarantined(PgrRateSet *set, char *message)
+{
+	const PgrBlock *block = pgr_root_block(pgr_image, pgr_pin_advance()->root,
+										   PGR_SLOT_QUARANTINE);
+	const PgrRatesInfo *info = pgr_rates_info(block);
+
+	if (info == NULL)
+		return false;
+	copy_block(set, block, info);
+	strlcpy(message, info->message, PGR_RATES_MESSAGE_LEN);
 	return true;
 }
 

@@ -119,6 +119,7 @@ typedef struct PgrRatesInfo
 	Oid database;           /* that table is of this database */
 	Oid extension;          /* and of this extension in it */
 	char source[PGR_RATES_SOURCE_LEN];
+	char message[PGR_RATES_MESSAGE_LEN]; /* why it is in quarantine */
 } PgrRatesInfo;
 
 /* NULL if no set was ever published, or the only one was withdrawn. */
@@ -188,6 +189,12 @@ extern int64 pgr_rates_newest_row(void);
  * the current memory context; "source" too.  False: there is none.
  */
 extern bool pgr_rates_copy_newest(PgrRateSet *set);
+
+/*
+ * The same of the set that the scheduler holds back, with its message, which
+ * has PGR_RATES_MESSAGE_LEN bytes.
+ */
+extern bool pgr_rates_copy_quarantined(PgrRateSet *set, char *message);
 
 /* Of base, date and rates, in whatever order they are; never 0. */
 extern uint64 pgr_rates_hash(const PgrRateSet *set);

@@ -162,6 +162,8 @@ date_text(DateADT date)
 }
 
 static void refuse_no_set(const RatesReader *reader) pg_attribute_noreturn();
+static void refuse_unknown(const RatesReader *reader, PgrText code)
+	pg_attribute_noreturn();
 
 static void
 refuse_no_set(const RatesReader *reader)

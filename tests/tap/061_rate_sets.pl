@@ -109,13 +109,36 @@ is(sql("registry.rate('EUR', 'USD')"), '1.15', 'is read');
 ok(wait_for("registry.rate('EUR', 'USD', on_date => '2025-02-04') = 1.15"), 'and stored');
 
 # ---------------------------------------------------------------------------
+# Quarantine
+# ---------------------------------------------------------------------------
+
+my $held = "FROM registry.rate_sets WHERE status = 'quarantined'";
+serve('9.99', '2025-02-05');
+is(fetch(), 'false false', 'a set that differs too much');
+is(sql("registry.rate('EUR', 'USD')"), '1.15', 'is not read');
+ok(wait_for("count(*) = 1 $held", $_), "but kept in $_") for 'postgres', 'other';
+like(sql("reason $held"), qr/the rate of USD changed from 1\.15 to 9\.99, by 768\.7 %/, 'with both numbers');
+is(fetch(), 'false false', 'the same again');
+is(sql("registry.rate('EUR', 'USD', on_date => '2025-02-05')"), '1.15', 'nor is it read by its date');
+$node->safe_psql('postgres', "SELECT registry.accept_rates(id) $held");
+is(sql("registry.rate('EUR', 'USD')"), '9.99', 'accepted');
+is(sql("registry.rate('EUR', 'USD', on_date => '2025-02-05')"), '9.99', 'for its date, too');
+is(fetch(), 'true true', 'and what the provider says is no longer held back');
+is(sql("count(*) $held"), 0, 'nothing is in quarantine');
+is($node->safe_psql('other', "SELECT count(*) $held"), 1, 'in the other database it is as it was');
+serve('9.5', '2025-02-06');
+is(fetch(), 'true true', 'the next set');
+ok(wait_for("registry.rate('EUR', 'USD', on_date => '2025-02-06') = 9.5", $_), "is stored in $_") for 'postgres', 'other';
+is($node->safe_psql('other', "SELECT count(*) $held"), 1, 'and the one in quarantine not once more');
+
+# ---------------------------------------------------------------------------
 # The source is down at the start
 # ---------------------------------------------------------------------------
 
 $web->serve({ status => 503 });
 $node->stop('immediate');
 $node->start;
-like(sql($quote), qr{^1\.15 2025-02-04 http://\S+ \d+$}, 'a source that is down: the last rates of the tables');
+like(sql($quote), qr{^9\.5 2025-02-06 http://\S+ \d+$}, 'a source that is down: the last rates of the tables');
 ok(wait_for($resident), 'in memory, soon');
 is(sql('age > \'0\' AND checked_at = fetched_at FROM registry.rates LIMIT 1'), 't', 'their age counts from when they were fetched');
 
