@@ -239,8 +239,9 @@ typedef enum Answer
 static PgrStaleReason
 slot_stale(const RatesReader *reader, const PgrSlot *slot)
 {
-	return (slot->flags & PGR_SLOT_MISSING) ? PGR_STALE_MISSING :
-											  reader->stale;
+	return slot != NULL && (slot->flags & PGR_SLOT_MISSING) ?
+		PGR_STALE_MISSING :
+		reader->stale;
 }
 
 /* True: NULL is the answer.  ERROR if that is the policy. */
