@@ -424,6 +424,7 @@ pgr_rates_publish(const PgrRateSet *set, char message[PGR_RATES_MESSAGE_LEN],
 	PgrChange *changes;
 	int nchanges = set_changes(set, &changes);
 	Size wanted = 0;
+	bool withdrawn = false;
 
 	message[0] = '\0';
 	do
@@ -433,10 +434,11 @@ pgr_rates_publish(const PgrRateSet *set, char message[PGR_RATES_MESSAGE_LEN],
 		PgrRatesInfo info;
 
 		outcome = PGR_RATES_QUARANTINED;
-		if (was_withdrawn(old, set, message) ||
-			changed_too_much(block, old, set, message))
+		withdrawn = was_withdrawn(old, set, message);
+		if (withdrawn || changed_too_much(block, old, set, message))
 			break;
 		fill_info(&info, set);
+		info.refused = old ? old->refused : 0;
 		outcome = PGR_RATES_CHANGED;
 		if (same_set(block, old, set))
 		{
@@ -457,7 +459,8 @@ pgr_rates_publish(const PgrRateSet *set, char message[PGR_RATES_MESSAGE_LEN],
 			wanted);
 	}
 	if (outcome != PGR_RATES_NO_MEMORY)
-		hold_back(outcome == PGR_RATES_QUARANTINED ? set : NULL, message);
+		hold_back(outcome == PGR_RATES_QUARANTINED && !withdrawn ? set : NULL,
+				  message);
 	pgr_pin_end_transaction();
 	if (outcome == PGR_RATES_CHANGED)
 		pgr_load_want(); /* every database stores it */
@@ -578,8 +581,9 @@ pgr_rates_row(const PgrRatesInfo *info)
 	return row_of(info, PGR_VIEW_STATEMENT);
 }
 
-int64
-pgr_rates_newest_row(void)
+/* Of what others will read once this transaction has committed. */
+static PgrRatesInfo
+newest_info(void)
 {
 	PgrRatesInfo info = {0};
 	const PgrRatesInfo *published;
@@ -595,6 +599,14 @@ pgr_rates_newest_row(void)
 			info = *published;
 		LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
 	}
+	return info;
+}
+
+int64
+pgr_rates_newest_row(void)
+{
+	PgrRatesInfo info = newest_info();
+
 	return row_of(&info, PGR_VIEW_NEWEST);
 }
 
@@ -674,9 +686,14 @@ set_pending(const PgrDefinition *definition, const PgrRateSet *set)
 	}
 }
 
+/* What was withdrawn before stays so, unless somebody sets just that. */
 void
-pgr_rates_set(const PgrDefinition *definition, const PgrRateSet *set)
+pgr_rates_set(const PgrDefinition *definition, PgrRateSet *set)
 {
+	uint64 refused = newest_info().refused;
+
+	if (set->refused == 0 && refused != pgr_rates_hash(set))
+		set->refused = refused;
 	set_pending(definition, set);
 }
 

@@ -171,8 +171,7 @@ extern Numeric pgr_rates_quotient(Numeric r_to, Numeric r_from);
  * Writers, under the lock of pgr_write_open_rates: changes of this
  * transaction.  As pgr_rates_publish, but nothing is compared.
  */
-extern void pgr_rates_set(const PgrDefinition *definition,
-						  const PgrRateSet *set);
+extern void pgr_rates_set(const PgrDefinition *definition, PgrRateSet *set);
 
 /* Nothing of what was published before stays; NULL: there are no rates. */
 extern void pgr_rates_replace(const PgrDefinition *definition,

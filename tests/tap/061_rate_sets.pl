@@ -103,6 +103,9 @@ is(sql("registry.rate('EUR', 'USD')"), '1.10', 'a fetched set that is withdrawn:
 is(fetch(), 'false false', 'the same answer again');
 is(sql("registry.rate('EUR', 'USD')"), '1.10', 'does not bring it back');
 like(sql('rates_quarantine FROM registry.status()'), qr/has been withdrawn/, 'and status() says why');
+$node->safe_psql('postgres', "SELECT registry.set_rates('EUR', '{\"USD\": 1.12}', '2025-02-04')");
+is(fetch(), 'false false', 'nor after a set by hand');
+is(sql("registry.rate('EUR', 'USD')"), '1.12', 'which stays');
 serve('1.15', '2025-02-04');
 is(fetch(), 'true true', 'a corrected answer');
 is(sql("registry.rate('EUR', 'USD')"), '1.15', 'is read');
