@@ -233,7 +233,7 @@ remember(FunctionCallInfo fcinfo, PgrText name, const PgrBlock *block)
 static uint64
 fallback_key(const PgrDefinition *definition)
 {
-	uint64 seed = pgr_image->seed ^
+	uint64 seed = (pgr_image ? pgr_image->seed : 0) ^
 		((uint64) definition->database << 32 | definition->extension);
 
 	return 1 |
