@@ -35,6 +35,11 @@ $node->safe_psql(
 		END $$;
 ));
 
+# The first registry of a database asks for a load of it, which publishes once.
+$node->safe_psql('postgres', "CREATE FUNCTION loads() RETURNS text LANGUAGE C AS 'pg_registry', 'pgr_sql_test_load_state'");
+$node->poll_query_until('postgres', 'SELECT s.wanted = s.done AND s.lister_pid = 0
+	FROM json_to_record(loads()::json) AS s(wanted int, done int, lister_pid int)') or die 'the load does not end';
+
 my $idle = RawProtocol->new($node, 'postgres');
 my $cursor = RawProtocol->new($node, 'postgres');
 my $writer = RawProtocol->new($node, 'postgres');
