@@ -26,6 +26,7 @@
 #include "registry/directory.h"
 #include "registry/pending.h"
 #include "registry/pin.h"
+#include "registry/publishers.h"
 #include "registry/write.h"
 #include "settings.h"
 #include "shm/area.h"
@@ -125,6 +126,8 @@ _PG_init(void)
 					  (void **) &pgr_refresh_state);
 	pgr_area_add_part(pgr_load_state_size, pgr_load_state_init,
 					  (void **) &pgr_load_state);
+	pgr_area_add_part(pgr_publishers_size, pgr_publishers_init,
+					  (void **) &pgr_publishers);
 	pgr_area_add_part(pgr_fallbacks_size, pgr_fallbacks_init,
 					  (void **) &pgr_fallbacks);
 	pgr_area_add_part(pgr_follow_state_size, pgr_follow_state_init,

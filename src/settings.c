@@ -35,6 +35,11 @@ static const struct config_enum_entry on_stale_options[] =
 	 {"error", PGR_ON_STALE_ERROR, false},
 	 {NULL, 0, false}};
 
+static const struct config_enum_entry read_consistency_options[] =
+	{{"isolation", PGR_READ_ISOLATION, false},
+	 {"snapshot", PGR_READ_SNAPSHOT, false},
+	 {NULL, 0, false}};
+
 static const struct config_enum_entry refresh_on_options[] =
 	{{"primary", PGR_REFRESH_ON_PRIMARY, false},
 	 {"both", PGR_REFRESH_ON_BOTH, false},
@@ -283,6 +288,17 @@ define_rates_source(void)
 }
 
 static void
+define_reads(void)
+{
+	DefineCustomEnumVariable(
+		"pg_registry.read_consistency",
+		"What reads of durable registries agree with.",
+		"isolation: with all other reads of the statement; snapshot: with the statement's reads of tables, too, if need be through the registry's own table.",
+		&pgr_settings.read_consistency, PGR_READ_ISOLATION,
+		read_consistency_options, PGC_USERSET, 0, NULL, NULL, NULL);
+}
+
+static void
 define_rates_policy(void)
 {
 	DefineCustomIntVariable(
@@ -336,6 +352,7 @@ pgr_settings_define(void)
 	define_memory();
 	define_rates_source();
 	define_rates_policy();
+	define_reads();
 	define_log();
 #ifdef PGR_TESTING
 	DefineCustomIntVariable(

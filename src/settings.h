@@ -30,8 +30,17 @@ typedef enum PgrRefreshOn
 	PGR_REFRESH_ON_BOTH,
 } PgrRefreshOn;
 
+typedef enum PgrReadConsistency
+{
+	PGR_READ_ISOLATION,
+	PGR_READ_SNAPSHOT,
+} PgrReadConsistency;
+
 typedef struct PgrSettings
 {
+	/* reads: anybody's */
+	int read_consistency; /* PgrReadConsistency */
+
 	/* memory: postmaster only */
 	int shared_memory_kb;
 	int max_kb_per_database;

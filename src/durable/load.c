@@ -79,6 +79,7 @@ publish_all(const PgrDefinition *definition, PgrChange *changes, int n)
 		.pages = &page,
 		.counts = true,
 		.now = last_change(definition, changes, n),
+		.by = pgr_publishers_load(),
 	};
 	Size wanted;
 

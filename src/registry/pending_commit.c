@@ -755,6 +755,35 @@ make_durable_hollow(void)
 	return any;
 }
 
+/* Does the transaction change what the tables have, too? */
+static bool
+changes_tables(const Compiler *compiler)
+{
+	if (compiler->forget)
+		return true;
+	for (int i = 0; i < compiler->ntargets; i++)
+	{
+		const Target *target = &compiler->targets[i];
+
+		if (target->drop || target->definition != NULL ||
+			(target->existing != NULL && target->existing->definition.durable))
+			return true;
+	}
+	return false;
+}
+
+/* Nothing below fails: who agrees with a snapshot has to know of us now. */
+static void
+announce(const Compiler *compiler)
+{
+	if (compiler->complete)
+		plan.by = pgr_publishers_load();
+	else if (changes_tables(compiler))
+		plan.by = pgr_publishers_me();
+	if (plan.by.xid != 0)
+		pgr_publishers_enter((TransactionId) plan.by.xid);
+}
+
 void
 pgr_pending_prepare_commit(void)
 {
@@ -797,6 +826,7 @@ pgr_pending_prepare_commit(void)
 	}
 	reserved = true;
 	resolve_fixups(&compiler);
+	announce(&compiler);
 }
 
 /* Is there a registry now, or a directory, that the table knows better? */
@@ -826,6 +856,7 @@ pgr_pending_commit(void)
 		pg_usleep(pgr_settings.test_commit_delay_ms * 1000L);
 #endif
 	pgr_plan_commit(&plan);
+	pgr_publishers_leave();
 	/* what kept registries from being loaded may have gone with it */
 	if (forgets)
 		pgr_load_retry();
@@ -839,5 +870,6 @@ pgr_pending_cancel_commit(void)
 	if (!reserved)
 		return;
 	reserved = false;
+	pgr_publishers_leave();
 	pgr_plan_cancel(&plan);
 }

@@ -22,12 +22,21 @@
 #include "tcop/utility.h"
 #include "utils/memutils.h"
 #include "utils/portal.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
 #include "registry/line.h"
 #include "registry/pin.h"
+#include "registry/publishers.h"
+#include "settings.h"
 #include "shm/follow_state.h"
+
+/*
+ * How often a new pin asks again, while transactions that its snapshot sees are
+ * between their commit and their publish: some microseconds.
+ */
+#define MOST_TRIES 100
 
 /* A running portal, or NULL where there is none (SPI in a trigger at commit) */
 typedef struct Frame
@@ -84,16 +93,35 @@ pin_allocate(void)
 	return pin;
 }
 
+/* Of a generation that nobody has read yet: would a newer one be better? */
+static bool
+wants_newer(uint64 generation, int tries)
+{
+	if (pgr_settings.read_consistency != PGR_READ_SNAPSHOT ||
+		tries >= MOST_TRIES || !ActiveSnapshotSet() ||
+		pgr_publishers_agree(generation, GetActiveSnapshot()) !=
+			PGR_NOT_YET_PUBLISHED)
+		return false;
+	pg_spin_delay();
+	return true;
+}
+
 /* Pin the newest generation; see pgr_line_pin() for when there is no room. */
 static PgrPin *
 pin_new(void)
 {
 	PgrPin *pin = pin_allocate();
+	int tries = 0;
 
 	pin->at = GetCurrentTimestamp();
 	/* before the pin: what is fresh now is not older in what we pin */
 	pin->lags = pgr_follow_lags(MyDatabaseId);
 	pin->cell = pgr_line_pin(pin->at, &pin->generation, &pin->root);
+	while (pin->cell >= 0 && wants_newer(pin->generation, tries++))
+	{
+		pgr_line_unpin(pin->cell);
+		pin->cell = pgr_line_pin(pin->at, &pin->generation, &pin->root);
+	}
 	/* and after it: nobody has begun to make another state meanwhile */
 	pin->lags |= pgr_follow_lags(MyDatabaseId);
 	return pin;
@@ -331,6 +359,7 @@ resolve_leader(void)
 			pgr_image_ptr(pgr_image, pg_atomic_read_u32(&line->parallel_root));
 		borrowed->at = line->parallel_at;
 		borrowed->lags = line->parallel_lags != 0;
+		borrowed->agreed_xmax = InvalidTransactionId;
 	}
 	return borrowed;
 }
@@ -382,6 +411,31 @@ pgr_pin_resolve(void)
 			resolve_statement();
 	set_current(pin);
 	return pin;
+}
+
+/*
+ * Once is enough for a pin and a snapshot, however much is published later.
+ * Of two snapshots with the same xmax the later one lacks those of the running
+ * transactions that have ended since and has no others: with as many of them
+ * they are the same.
+ */
+bool
+pgr_pin_agrees(void)
+{
+	PgrPin *pin = pgr_pin();
+	Snapshot snapshot;
+
+	if (!ActiveSnapshotSet())
+		return false;
+	snapshot = GetActiveSnapshot();
+	if (pin->agreed_xmax == snapshot->xmax &&
+		pin->agreed_xcnt == snapshot->xcnt)
+		return true;
+	if (pgr_publishers_agree(pin->generation, snapshot) != PGR_AGREES)
+		return false;
+	pin->agreed_xmax = snapshot->xmax;
+	pin->agreed_xcnt = snapshot->xcnt;
+	return true;
 }
 
 PgrPin *
@@ -508,6 +562,11 @@ static void
 executor_start(QueryDesc *query, int flags)
 {
 	begin_statement();
+	/* as soon after the snapshot as can be: what is published between the two
+	 * makes them disagree */
+	if (pgr_settings.read_consistency == PGR_READ_SNAPSHOT &&
+		pgr_image != NULL)
+		(void) pgr_pin();
 	if (prev_executor_start)
 		prev_executor_start(query, flags);
 	else

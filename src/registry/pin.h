@@ -15,6 +15,9 @@
  *
  * A pin ends with the last portal that holds it, in any case with the
  * transaction, and at process exit.
+ *
+ * Under read_consistency = snapshot the pin is taken as soon as the plan
+ * starts, and compared with the active snapshot: see publishers.h.
  */
 #ifndef PGR_REGISTRY_PIN_H
 #define PGR_REGISTRY_PIN_H
@@ -31,6 +34,9 @@ typedef struct PgrPin
 	bool lags;      /* durable registries are to be read from their tables:
 					 * replay may be ahead of this generation */
 	int holders;    /* portals, and the transaction */
+	/* agrees with the snapshot that has these; 0 = none */
+	TransactionId agreed_xmax;
+	uint32 agreed_xcnt;
 	struct PgrPin *next_free;
 } PgrPin;
 
@@ -59,6 +65,12 @@ pgr_pin(void)
 	return likely(pgr_pin_current != NULL) ? pgr_pin_current :
 											 pgr_pin_resolve();
 }
+
+/*
+ * Under read_consistency = snapshot: is what the current pin shows of durable
+ * registries what the active snapshot shows of their tables?
+ */
+extern bool pgr_pin_agrees(void);
 
 /* A subtransaction was aborted; its parallel workers are gone. */
 extern void pgr_pin_abort_subtransaction(void);

@@ -871,6 +871,7 @@ pgr_plan_commit(PgrPlan *plan)
 		}
 		growth += bytes_of(pgr_publish_current(&publish, registry->slot));
 	}
+	pgr_publishers_record(plan->by, publish.generation);
 	generation = pgr_publish_end(&publish);
 	settle_quota(plan, growth);
 	if (publish.new_root != 0) /* nothing but void changes */

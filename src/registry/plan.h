@@ -24,6 +24,7 @@
 #define PGR_REGISTRY_PLAN_H
 
 #include "registry/image.h"
+#include "registry/publishers.h"
 
 typedef enum PgrPlanAction
 {
@@ -81,8 +82,9 @@ typedef struct PgrPlan
 								 * of the arena */
 	bool hollows; /* so does this, but it counts against the limit */
 	TimestampTz now;
-	bool some_void; /* set by pgr_plan_commit */
-	bool counts;    /* against the limit of its database */
+	bool some_void;    /* set by pgr_plan_commit */
+	bool counts;       /* against the limit of its database */
+	PgrPublishedBy by; /* for read_consistency = snapshot */
 
 	/* pgr_plan_reserve's; "pages" has room for nregistries */
 	uint64 over_quota; /* why it failed: so many bytes; 0 = another reason */

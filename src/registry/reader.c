@@ -17,6 +17,7 @@
 #include "registry/reader.h"
 #include "registry/stale.h"
 #include "registry/table.h"
+#include "settings.h"
 #include "shm/area.h"
 #include "shm/fallbacks.h"
 #include "shm/follow_state.h"
@@ -120,6 +121,28 @@ resolve_ahead_of_image(PgrText name, Target *target)
 	return true;
 }
 
+/*
+ * The generation and the snapshot are of different moments, and the snapshot
+ * is what counts.  A registry that is not durable has nothing but the image.
+ */
+static bool
+resolve_as_of_snapshot(PgrText name, Target *target)
+{
+	PgrDefinition *definition;
+
+	if (pgr_settings.read_consistency != PGR_READ_SNAPSHOT ||
+		pgr_table == NULL || is_rates(name) || pgr_pin_agrees())
+		return false;
+	definition = palloc(sizeof(PgrDefinition));
+	if (!pgr_table->definition(name, PGR_VIEW_STATEMENT, definition))
+		return true;
+	if (!definition->durable)
+		return false;
+	target->definition = definition;
+	target->from_table = true;
+	return true;
+}
+
 /* Of a server that has not preloaded us: what is durable can be read. */
 static void
 resolve_without_image(PgrText name, Target *target)
@@ -154,6 +177,8 @@ resolve(PgrText name, Target *target)
 	pin = pgr_pin();
 	if (unlikely(pin->lags) && !is_rates(name) &&
 		resolve_ahead_of_image(name, target))
+		return;
+	if (resolve_as_of_snapshot(name, target))
 		return;
 	if (pgr_pending_any())
 	{

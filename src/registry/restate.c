@@ -285,6 +285,7 @@ publish(Restater *restater)
 			return PGR_RESTATE_FAILED;
 	}
 	resolve_namings(restater);
+	plan->by = pgr_publishers_load();
 	(void) pgr_plan_commit(plan);
 	return result;
 }
