@@ -25,6 +25,7 @@
 #include "registry/write.h"
 #include "shm/area.h"
 #include "shm/follow_state.h"
+#include "shm/load_state.h"
 
 /* ------------------------------------------------------------------------
  * One registry
@@ -255,6 +256,7 @@ load_one(PgrDefinition *definition)
 	PG_TRY();
 	{
 		begin();
+		pgr_load_set_loading(MyDatabaseId, definition->incarnation);
 		loaded = pgr_load_registry(definition);
 		commit();
 	}
@@ -275,6 +277,7 @@ load_one(PgrDefinition *definition)
 		FreeErrorData(error);
 	}
 	PG_END_TRY();
+	pgr_load_set_loading(InvalidOid, 0);
 	MemoryContextSwitchTo(caller);
 	return loaded;
 }

@@ -73,6 +73,7 @@ pgr_loader_start(Oid database, uint64 round)
 static void
 report_cb(int code, Datum arg)
 {
+	pgr_load_set_loading(InvalidOid, 0);
 	pgr_load_loader_ended(round_number, outcome, not_fitting);
 }
 

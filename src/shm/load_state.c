@@ -225,6 +225,51 @@ pgr_load_loader_ended(uint64 round, PgrLoadOutcome outcome, int not_fitting)
 	state_unlock();
 }
 
+/* With pid 0: the first place that is free; NULL if there is none. */
+static PgrLoading *
+find_loading(int pid)
+{
+	for (int i = 0; i < PGR_LOADS_AT_ONCE; i++)
+		if (pgr_load_state->loading[i].pid == pid)
+			return &pgr_load_state->loading[i];
+	return NULL;
+}
+
+void
+pgr_load_set_loading(Oid database, uint64 incarnation)
+{
+	PgrLoading *loading;
+
+	(void) state_lock(LW_EXCLUSIVE);
+	loading = find_loading(MyProcPid);
+	if (loading == NULL)
+		loading = find_loading(0);
+	if (loading != NULL)
+	{
+		loading->pid = incarnation != 0 ? MyProcPid : 0;
+		loading->database = database;
+		loading->incarnation = incarnation;
+	}
+	state_unlock();
+}
+
+bool
+pgr_load_is_loading(Oid database, uint64 incarnation)
+{
+	bool found = false;
+
+	(void) state_lock(LW_SHARED);
+	for (int i = 0; i < PGR_LOADS_AT_ONCE; i++)
+	{
+		const PgrLoading *loading = &pgr_load_state->loading[i];
+
+		found |= loading->pid != 0 && loading->database == database &&
+			loading->incarnation == incarnation;
+	}
+	state_unlock();
+	return found;
+}
+
 /* The place where the complaint about a database stands, or will. */
 static PgrLoadComplaint *
 find_complaint(PgrSharedLoads *state, Oid database)

@@ -14,6 +14,7 @@
 
 #define PGR_LOAD_TEXT_LEN 512
 #define PGR_LOAD_COMPLAINTS 8
+#define PGR_LOADS_AT_ONCE 4 /* more than the lister starts */
 
 /* How a loader ended. */
 typedef enum PgrLoadOutcome
@@ -66,6 +67,14 @@ typedef struct PgrLoadComplaint
 	TimestampTz at;
 } PgrLoadComplaint;
 
+/* The registry that a loader is about to publish. */
+typedef struct PgrLoading
+{
+	int pid; /* 0 = nobody */
+	Oid database;
+	uint64 incarnation;
+} PgrLoading;
+
 /*
  * Writers: "wanted" anybody who finds or makes a registry that is not in the
  *	  image; "taken" and "done" the lister; the rest as its groups say.
@@ -97,6 +106,7 @@ typedef struct PgrSharedLoads
 	PgrLoadReport report;
 	PgrLoadComplaint complaints[PGR_LOAD_COMPLAINTS];
 	int next_complaint;
+	PgrLoading loading[PGR_LOADS_AT_ONCE]; /* written by loaders */
 } PgrSharedLoads;
 
 /* In shared memory of a preloaded server, else NULL. */
@@ -147,6 +157,13 @@ extern void pgr_load_round_end(int databases, bool all);
 /* For a loader, once: how it ended. */
 extern void pgr_load_loader_ended(uint64 round, PgrLoadOutcome outcome,
 								  int not_fitting);
+
+/*
+ * For a loader: from now on it loads this registry; none with incarnation 0.
+ * And for views: is anybody loading it?
+ */
+extern void pgr_load_set_loading(Oid database, uint64 incarnation);
+extern bool pgr_load_is_loading(Oid database, uint64 incarnation);
 
 /*
  * Keeps the error.  True if the log should have it: it has none about this

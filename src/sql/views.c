@@ -30,6 +30,7 @@
 #include "registry/table.h"
 #include "settings.h"
 #include "shm/area.h"
+#include "shm/load_state.h"
 
 PG_FUNCTION_INFO_V1(pgr_sql_entries);
 PG_FUNCTION_INFO_V1(pgr_sql_entry_count);
@@ -186,11 +187,16 @@ describe_age_of_rates(const PgrBlock *block, Datum *values, bool *nulls)
 }
 
 static const char *
-state_name(const PgrBlock *block, bool from_table)
+state_name(const PgrBlock *block, const PgrDefinition *definition,
+		   bool from_table)
 {
 	if (block->definition.residency == PGR_LOST)
 		return "lost at restart";
-	return from_table ? "from table" : "resident";
+	if (!from_table)
+		return "resident";
+	return pgr_load_is_loading(definition->database, definition->incarnation) ?
+		"loading" :
+		"from table";
 }
 
 static void
@@ -211,7 +217,7 @@ put_registry(ReturnSetInfo *result, const PgrBlock *block,
 	values[3] = BoolGetDatum(definition->durable);
 	nulls[4] = !OidIsValid(definition->owner);
 	values[4] = ObjectIdGetDatum(definition->owner);
-	values[5] = CStringGetTextDatum(state_name(block, from_table));
+	values[5] = CStringGetTextDatum(state_name(block, definition, from_table));
 	values[6] = Int64GetDatum(
 		from_table ? entries :
 					 pgr_block_count(block, pin->generation, pin->at));

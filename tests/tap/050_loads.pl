@@ -223,6 +223,22 @@ is($admin->sqlstate('DROP DATABASE shop WITH (FORCE)'), '', 'DROP DATABASE ... W
 wait_until_done('what is left is loaded');
 is(state('failures'), 2, 'one round later');
 $holder->close;
+
+# A loader that has come to a registry waits there for a writer.
+$holder = hold('postgres');
+
+my $writer = RawProtocol->new($node, 'postgres');
+$writer->query("SELECT registry.create_registry('r', 'text')");
+$writer->query("ALTER TABLE registry.stored_entries $_ TRIGGER changed") for 'DISABLE', 'ENABLE ALWAYS';
+$writer->query("BEGIN; SELECT registry.put('r', 'k', 'v')");
+$holder->close;
+ok($node->poll_query_until('postgres', "SELECT state = 'loading' FROM registry.registries WHERE name = 'r'"), 'a registry says that it is being loaded');
+is($node->safe_psql('postgres', "SELECT registry.get_text('r', 'k') IS NULL"), 't', 'which keeps nobody from reading it');
+$writer->query('COMMIT');
+ok($node->poll_query_until('postgres', "SELECT state = 'resident' FROM registry.registries WHERE name = 'r'"), 'and when it is resident');
+$writer->query("SELECT registry.drop_registry('r')");
+$node->safe_psql('postgres', 'ALTER DATABASE postgres RESET pg_registry.test_load_lock');
+wait_until_done('all is loaded');
 $admin->close;
 
 # ---------------------------------------------------------------------------
