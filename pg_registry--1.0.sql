@@ -36,6 +36,18 @@ CREATE TABLE registry.stored_entries (
     PRIMARY KEY (registry, key))
 WITH (fillfactor = 90);
 
+-- Who may do what besides the owner.  A grantee is the role of that name, as
+-- long as it has that oid; "public", with 0, is everybody.
+CREATE TABLE registry.grants (
+    registry text COLLATE "C" NOT NULL,
+    privilege text COLLATE "C" NOT NULL
+        CHECK (privilege IN ('read', 'write', 'admin')),
+    grantee text COLLATE "C" NOT NULL,
+    grantee_oid oid NOT NULL,
+    grantor text NOT NULL DEFAULT current_user,
+    granted_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (registry, privilege, grantee));
+
 CREATE FUNCTION registry.definitions_changed()
 RETURNS trigger
 AS 'MODULE_PATHNAME', 'pgr_sql_definitions_trigger'
@@ -44,6 +56,11 @@ LANGUAGE C;
 CREATE FUNCTION registry.entries_changed()
 RETURNS trigger
 AS 'MODULE_PATHNAME', 'pgr_sql_entries_trigger'
+LANGUAGE C;
+
+CREATE FUNCTION registry.grants_changed()
+RETURNS trigger
+AS 'MODULE_PATHNAME', 'pgr_sql_grants_trigger'
 LANGUAGE C;
 
 CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE
@@ -65,17 +82,27 @@ CREATE TRIGGER emptied AFTER TRUNCATE
     ON registry.stored_entries
     FOR EACH STATEMENT EXECUTE FUNCTION registry.entries_changed();
 
+CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE
+    ON registry.grants
+    FOR EACH ROW EXECUTE FUNCTION registry.grants_changed();
+CREATE TRIGGER emptied AFTER TRUNCATE
+    ON registry.grants
+    FOR EACH STATEMENT EXECUTE FUNCTION registry.grants_changed();
+
 ALTER TABLE registry.definitions ENABLE ALWAYS TRIGGER changed;
 ALTER TABLE registry.definitions ENABLE ALWAYS TRIGGER emptied;
 ALTER TABLE registry.stored_entries ENABLE ALWAYS TRIGGER changes;
 ALTER TABLE registry.stored_entries ENABLE ALWAYS TRIGGER changed;
 ALTER TABLE registry.stored_entries ENABLE ALWAYS TRIGGER empties;
 ALTER TABLE registry.stored_entries ENABLE ALWAYS TRIGGER emptied;
+ALTER TABLE registry.grants ENABLE ALWAYS TRIGGER changed;
+ALTER TABLE registry.grants ENABLE ALWAYS TRIGGER emptied;
 
 -- pg_dump has their rows, and whoever may dump the database may read them.
 SELECT pg_catalog.pg_extension_config_dump('registry.definitions', '');
 SELECT pg_catalog.pg_extension_config_dump('registry.stored_entries', '');
-GRANT SELECT ON registry.definitions, registry.stored_entries
+SELECT pg_catalog.pg_extension_config_dump('registry.grants', '');
+GRANT SELECT ON registry.definitions, registry.stored_entries, registry.grants
     TO pg_database_owner;
 
 -- ---------------------------------------------------------------------------
@@ -108,7 +135,27 @@ RETURNS void
 AS 'MODULE_PATHNAME', 'pgr_sql_alter_registry'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
--- The image of a durable registry against its table; no row: they agree.
+-- Privileges: read, write, admin.  A grantee is a role's name, or 'public'.
+CREATE FUNCTION registry.grant_access(
+    registry text, privilege text, grantee text)
+RETURNS void
+AS 'MODULE_PATHNAME', 'pgr_sql_grant_access'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+CREATE FUNCTION registry.revoke_access(
+    registry text, privilege text, grantee text)
+RETURNS void
+AS 'MODULE_PATHNAME', 'pgr_sql_revoke_access'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+-- After a restore: owners and grantees become the roles that have their names.
+CREATE FUNCTION registry.restore_grants()
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'pgr_sql_restore_grants'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+-- The image of a registry against its tables; no row: they agree.  Without a
+-- key: its owner, or a grantee, is no role of this cluster.
 CREATE FUNCTION registry.verify(
     registry text, OUT key text, OUT problem text)
 RETURNS SETOF record
@@ -446,7 +493,7 @@ CREATE FUNCTION registry.list_registries(
     OUT value_type text,
     OUT keys text,
     OUT durable boolean,
-    OUT owner oid,
+    OUT owner name,
     OUT state text,
     OUT entries bigint,
     OUT bytes bigint,
@@ -489,10 +536,8 @@ AS 'MODULE_PATHNAME', 'pgr_sql_list_memory'
 LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 10;
 
 CREATE VIEW registry.registries AS
-    SELECT name, value_type, keys, durable,
-           CASE WHEN owner IS NOT NULL THEN pg_catalog.pg_get_userbyid(owner) END
-               AS owner,
-           state, entries, bytes, last_change, stale, max_age, on_stale
+    SELECT name, value_type, keys, durable, owner, state, entries, bytes,
+           last_change, stale, max_age, on_stale
       FROM registry.list_registries();
 
 CREATE VIEW registry.rates AS

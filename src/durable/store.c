@@ -20,22 +20,15 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "durable/grants.h"
 #include "durable/store.h"
 #include "durable/tables.h"
 #include "registry/pending.h"
 #include "registry/stale.h"
 
-#define MOST_ARGUMENTS 10
-
 PgrStoreStatement *pgr_store_statement = NULL;
 
-typedef struct Statement
-{
-	const char *text;
-	int nargs;
-	Oid types[MOST_ARGUMENTS];
-	SPIPlanPtr plan; /* kept for the session */
-} Statement;
+typedef PgrStatement Statement;
 
 static Statement put_one = {
 	"INSERT INTO registry.stored_entries AS e (registry, key, value, updated_at, expires_at)"
@@ -175,13 +168,9 @@ result_of(Oid type)
 	return type == BOOLOID ? DatumGetBool(value) : DatumGetInt64(value);
 }
 
-/*
- * Run it as the table's owner; "about" is for the trigger.  Returns the first
- * column of its first row, of "result", if it is one that returns rows.
- */
-static int64
-run(Statement *statement, Datum *values, const char *nulls,
-	PgrStoreStatement *about, Oid result)
+int64
+pgr_store_run(PgrStatement *statement, Datum *values, const char *nulls,
+			  PgrStoreStatement *about, Oid result)
 {
 	PgrStoreStatement *outer = pgr_store_statement;
 	volatile int64 returned = 0;
@@ -268,7 +257,7 @@ pgr_store_put(const PgrDefinition *definition, PgrText key,
 	values[4] = TimestampTzGetDatum(expires_at);
 	if (expires_at == 0)
 		nulls[4] = 'n';
-	(void) run(&put_one, values, nulls, &about, InvalidOid);
+	(void) pgr_store_run(&put_one, values, nulls, &about, InvalidOid);
 }
 
 static Datum
@@ -301,7 +290,7 @@ put_rows(const PgrDefinition *definition, const PgrStorePut *puts, int n)
 	values[1] = array_of(keys, n);
 	values[2] = array_of(stored, n);
 	values[3] = now_datum();
-	(void) run(&put_array, values, NULL, &about, InvalidOid);
+	(void) pgr_store_run(&put_array, values, NULL, &about, InvalidOid);
 }
 
 /* So many rows go into one array, which must stay below 1 GB. */
@@ -360,7 +349,7 @@ pgr_store_delete(const PgrDefinition *definition, PgrText key)
 	values[0] = name_datum(definition);
 	values[1] = text_datum(key);
 	values[2] = now_datum();
-	return run(&delete_one, values, NULL, &about, BOOLOID) != 0;
+	return pgr_store_run(&delete_one, values, NULL, &about, BOOLOID) != 0;
 }
 
 int64
@@ -376,7 +365,7 @@ pgr_store_clear(const PgrDefinition *definition)
 	{
 		values[0] = name_datum(definition);
 		values[1] = now_datum();
-		n = run(&delete_all, values, NULL, &about, INT8OID);
+		n = pgr_store_run(&delete_all, values, NULL, &about, INT8OID);
 	}
 	if (definition->incarnation != 0)
 		pgr_pending_clear(definition);
@@ -392,7 +381,6 @@ static void
 definition_values(const PgrDefinition *definition, Datum *values, char *nulls)
 {
 	Interval *max_age = pgr_max_age_to_interval(definition->max_age_us);
-	char *owner = GetUserNameFromId(definition->owner, true);
 
 	values[0] = name_datum(definition);
 	values[1] = CStringGetTextDatum(
@@ -401,14 +389,15 @@ definition_values(const PgrDefinition *definition, Datum *values, char *nulls)
 	values[3] = IntervalPGetDatum(max_age);
 	nulls[3] = max_age == NULL ? 'n' : ' ';
 	values[4] = CStringGetTextDatum(pgr_on_stale_name(definition->on_stale));
-	values[5] = CStringGetTextDatum(owner ? owner : "");
+	values[5] = CStringGetTextDatum(definition->owner_name);
 	values[6] = ObjectIdGetDatum(definition->owner);
 	values[7] = TimestampTzGetDatum(definition->created_at);
 }
 
 /*
  * A row of stored_entries can be there before its definition is, in a restore;
- * then the image has to ask the table.
+ * then the image has to ask the table.  Grants that are there are nobody's
+ * wish: they were left by a registry of this name.
  */
 void
 pgr_store_create(PgrDefinition *definition)
@@ -418,8 +407,9 @@ pgr_store_create(PgrDefinition *definition)
 	Datum values[8];
 	char nulls[] = "        ";
 
+	pgr_grants_remove_all(definition);
 	definition_values(definition, values, nulls);
-	(void) run(&insert_definition, values, nulls, &about, InvalidOid);
+	(void) pgr_store_run(&insert_definition, values, nulls, &about, InvalidOid);
 	definition->residency = definition->durable &&
 			pgr_tables_have_entries(name, PGR_VIEW_NEWEST) ?
 		PGR_FROM_TABLE :
@@ -435,9 +425,10 @@ pgr_store_drop(const PgrDefinition *definition)
 
 	values[0] = name_datum(definition);
 	values[1] = now_datum();
-	(void) run(&delete_definition, values, NULL, &about, InvalidOid);
+	(void) pgr_store_run(&delete_definition, values, NULL, &about, InvalidOid);
 	if (definition->durable)
-		(void) run(&delete_all, values, NULL, &about, INT8OID);
+		(void) pgr_store_run(&delete_all, values, NULL, &about, INT8OID);
+	pgr_grants_remove_all(definition);
 	pgr_pending_drop(definition);
 }
 
@@ -450,12 +441,14 @@ pgr_store_alter(const PgrDefinition *definition, const PgrDefinition *altered)
 
 	definition_values(altered, values, nulls);
 	values[8] = name_datum(definition);
-	(void) run(&update_definition, values, nulls, &about, InvalidOid);
+	(void) pgr_store_run(&update_definition, values, nulls, &about, InvalidOid);
+	if (strcmp(definition->name, altered->name) != 0)
+		pgr_grants_rename(definition, altered);
 	if (definition->durable && strcmp(definition->name, altered->name) != 0)
 	{
 		values[0] = name_datum(definition);
 		values[1] = name_datum(altered);
-		(void) run(&rename_entries, values, NULL, &about, InvalidOid);
+		(void) pgr_store_run(&rename_entries, values, NULL, &about, InvalidOid);
 	}
 	pgr_pending_alter(definition, altered);
 }

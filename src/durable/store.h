@@ -13,6 +13,8 @@
 #ifndef PGR_DURABLE_STORE_H
 #define PGR_DURABLE_STORE_H
 
+#include "executor/spi.h"
+
 #include "registry/write.h"
 
 typedef struct PgrStorePut
@@ -54,5 +56,23 @@ typedef struct PgrStoreStatement
 } PgrStoreStatement;
 
 extern PgrStoreStatement *pgr_store_statement;
+
+#define PGR_STATEMENT_ARGUMENTS 10
+
+typedef struct PgrStatement
+{
+	const char *text;
+	int nargs;
+	Oid types[PGR_STATEMENT_ARGUMENTS];
+	SPIPlanPtr plan; /* kept for the session */
+} PgrStatement;
+
+/*
+ * Run it as the owner of the tables; "about" is for the trigger.  Returns the
+ * first column of its first row, of "result", if it is one that returns rows.
+ */
+extern int64 pgr_store_run(PgrStatement *statement, Datum *values,
+						   const char *nulls, PgrStoreStatement *about,
+						   Oid result);
 
 #endif /* PGR_DURABLE_STORE_H */

@@ -25,6 +25,7 @@
 
 #include "base/compat.h"
 #include "durable/tables.h"
+#include "registry/access.h"
 #include "registry/directory.h"
 #include "registry/stale.h"
 
@@ -55,6 +56,12 @@ pgr_tables_entries(void)
 	return table_named("stored_entries");
 }
 
+Oid
+pgr_tables_grants(void)
+{
+	return table_named("grants");
+}
+
 /* ------------------------------------------------------------------------
  * Rows
  * ------------------------------------------------------------------------
@@ -80,12 +87,12 @@ optional_time(HeapTuple tuple, TupleDesc desc, int number)
 	return isnull ? 0 : DatumGetTimestampTz(value);
 }
 
-static bool
-role_has_name(Oid role, const char *name)
+/* A longer name is no role's: the empty one is not, either. */
+static void
+set_role_name(char role[NAMEDATALEN], const char *name)
 {
-	char *now = GetUserNameFromId(role, true);
-
-	return now != NULL && strcmp(now, name) == 0;
+	if (strlen(name) < NAMEDATALEN)
+		strlcpy(role, name, NAMEDATALEN);
 }
 
 static void
@@ -118,7 +125,6 @@ void
 pgr_tables_read_definition(HeapTuple tuple, TupleDesc desc,
 						   PgrDefinition *definition)
 {
-	Oid owner = DatumGetObjectId(column(tuple, desc, PGR_DEF_OWNER_OID));
 	bool no_max_age;
 	Datum max_age = heap_getattr(tuple, PGR_DEF_MAX_AGE, desc, &no_max_age);
 
@@ -138,9 +144,10 @@ pgr_tables_read_definition(HeapTuple tuple, TupleDesc desc,
 			DatumGetIntervalP(max_age));
 	definition->on_stale = pgr_on_stale_from_text(
 		TextDatumGetCString(column(tuple, desc, PGR_DEF_ON_STALE)));
-	if (role_has_name(owner,
-					  TextDatumGetCString(column(tuple, desc, PGR_DEF_OWNER))))
-		definition->owner = owner;
+	definition->owner = DatumGetObjectId(
+		column(tuple, desc, PGR_DEF_OWNER_OID));
+	set_role_name(definition->owner_name,
+				  TextDatumGetCString(column(tuple, desc, PGR_DEF_OWNER)));
 	definition->created_at = DatumGetTimestampTz(
 		column(tuple, desc, PGR_DEF_CREATED_AT));
 }
@@ -159,6 +166,28 @@ pgr_tables_read_entry(HeapTuple tuple, TupleDesc desc, PgrTableRow *row)
 	row->value = TextDatumGetCString(column(tuple, desc, PGR_ENTRY_VALUE));
 	row->updated_at = optional_time(tuple, desc, PGR_ENTRY_UPDATED_AT);
 	row->expires_at = optional_time(tuple, desc, PGR_ENTRY_EXPIRES_AT);
+}
+
+PgrText
+pgr_tables_registry_of_grant(HeapTuple tuple, TupleDesc desc)
+{
+	return text_column(tuple, desc, PGR_GRANT_REGISTRY);
+}
+
+static void
+read_grant(HeapTuple tuple, TupleDesc desc, PgrGrant *grant)
+{
+	PgrPrivilege privilege;
+
+	memset(grant, 0, sizeof(*grant));
+	grant->grantee = DatumGetObjectId(
+		column(tuple, desc, PGR_GRANT_GRANTEE_OID));
+	if (pgr_access_privilege_from_text(
+			TextDatumGetCString(column(tuple, desc, PGR_GRANT_PRIVILEGE)),
+			&privilege))
+		grant->privilege = privilege;
+	set_role_name(grant->name,
+				  TextDatumGetCString(column(tuple, desc, PGR_GRANT_GRANTEE)));
 }
 
 /* ------------------------------------------------------------------------
@@ -348,9 +377,48 @@ pgr_tables_have_entries(PgrText name, PgrTableView view)
 	return found.found;
 }
 
+typedef struct GrantList
+{
+	PgrGrant *list;
+	int n;
+	int capacity;
+} GrantList;
+
+static bool
+collect_grant(HeapTuple tuple, TupleDesc desc, void *arg)
+{
+	GrantList *grants = arg;
+
+	if (grants->n == grants->capacity)
+	{
+		grants->capacity *= 2;
+		grants->list = repalloc_huge(grants->list,
+									 grants->capacity * sizeof(PgrGrant));
+	}
+	read_grant(tuple, desc, &grants->list[grants->n++]);
+	return true;
+}
+
+/* In the order of the primary key. */
+static PgrGrant *
+list_grants(PgrText registry, PgrTableView view, int *n)
+{
+	Oid table = pgr_tables_grants();
+	GrantList grants = {.capacity = 8};
+	ScanKeyData key;
+
+	grants.list = palloc(grants.capacity * sizeof(PgrGrant));
+	key_is(&key, PGR_GRANT_REGISTRY, registry);
+	if (OidIsValid(table))
+		scan_table(table, view, 1, &key, collect_grant, &grants);
+	*n = grants.n;
+	return grants.list;
+}
+
 const PgrTable pgr_tables = {
 	.definition = find_definition,
 	.each_definition = each_definition,
 	.find = find_entry,
 	.scan = scan_entries,
+	.grants = list_grants,
 };

@@ -4,6 +4,7 @@
  *
  *		registry.definitions	one row for each registry
  *		registry.stored_entries	one row for each entry of a durable registry
+ *		registry.grants			one row for each privilege of each grantee
  *
  * They are ordinary tables: WAL, crash recovery, dumps and replication are
  * PostgreSQL's own (D-1, D-2).  They are found by name, as a dump finds them.
@@ -45,18 +46,28 @@ enum PgrEntryColumn
 	PGR_ENTRY_COLUMNS = PGR_ENTRY_EXPIRES_AT
 };
 
+/* Columns of registry.grants that we read. */
+enum PgrGrantColumn
+{
+	PGR_GRANT_REGISTRY = 1,
+	PGR_GRANT_PRIVILEGE,
+	PGR_GRANT_GRANTEE,
+	PGR_GRANT_GRANTEE_OID
+};
+
 /* 0 if the extension is not installed here. */
 extern Oid pgr_tables_definitions(void);
 extern Oid pgr_tables_entries(void);
+extern Oid pgr_tables_grants(void);
 
-/*
- * A row as the image knows it.  The owner is 0, so that only superusers may
- * read and write, unless the role of that oid still has that name.
- */
+/* A row as the image knows it. */
 extern void pgr_tables_read_definition(HeapTuple tuple, TupleDesc desc,
 									   PgrDefinition *definition);
 extern void pgr_tables_read_entry(HeapTuple tuple, TupleDesc desc,
 								  PgrTableRow *row);
+
+/* The registry of a row of grants. */
+extern PgrText pgr_tables_registry_of_grant(HeapTuple tuple, TupleDesc desc);
 
 /* Is there any entry for a registry of this name? */
 extern bool pgr_tables_have_entries(PgrText name, PgrTableView view);

@@ -32,6 +32,7 @@
 
 PG_FUNCTION_INFO_V1(pgr_sql_entries_trigger);
 PG_FUNCTION_INFO_V1(pgr_sql_definitions_trigger);
+PG_FUNCTION_INFO_V1(pgr_sql_grants_trigger);
 
 /* ------------------------------------------------------------------------
  * Entries, before
@@ -326,6 +327,7 @@ record_alter(const PgrDefinition *row, const PgrDefinition *altered)
 	now.incarnation = definition.incarnation;
 	now.residency = definition.residency;
 	pgr_pending_alter(&definition, &now);
+	pgr_pending_grants(&now); /* those of the new name */
 }
 
 static void
@@ -375,5 +377,52 @@ pgr_sql_definitions_trigger(PG_FUNCTION_ARGS)
 		pgr_tables.each_definition(PGR_VIEW_NEWEST, drop_definition, NULL);
 	else
 		after_definition(trigger);
+	return PointerGetDatum(NULL);
+}
+
+/* ------------------------------------------------------------------------
+ * Grants
+ * ------------------------------------------------------------------------
+ */
+
+/* The commit reads them from the table, under this lock. */
+static void
+record_grants(PgrText registry)
+{
+	PgrDefinition definition;
+
+	pgr_write_lock_directory();
+	if (pgr_write_find_known(registry, &definition))
+		pgr_pending_grants(&definition);
+}
+
+static void
+empty_grants(const PgrDefinition *definition, void *arg)
+{
+	PgrText name = {definition->name, definition->name_len};
+
+	record_grants(name);
+}
+
+Datum
+pgr_sql_grants_trigger(PG_FUNCTION_ARGS)
+{
+	const TriggerData *trigger = (const TriggerData *) fcinfo->context;
+	TupleDesc desc;
+
+	if (!is_trigger_call(fcinfo) ||
+		RelationGetRelid(trigger->tg_relation) != pgr_tables_grants() ||
+		(pgr_store_statement != NULL && pgr_store_statement->quiet))
+		return PointerGetDatum(NULL);
+	if (TRIGGER_FIRED_FOR_STATEMENT(trigger->tg_event))
+	{
+		pgr_tables.each_definition(PGR_VIEW_NEWEST, empty_grants, NULL);
+		return PointerGetDatum(NULL);
+	}
+	desc = RelationGetDescr(trigger->tg_relation);
+	record_grants(pgr_tables_registry_of_grant(trigger->tg_trigtuple, desc));
+	if (TRIGGER_FIRED_BY_UPDATE(trigger->tg_event))
+		record_grants(
+			pgr_tables_registry_of_grant(trigger->tg_newtuple, desc));
 	return PointerGetDatum(NULL);
 }

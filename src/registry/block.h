@@ -98,7 +98,7 @@ typedef struct PgrDefinition
 {
 	Oid database;
 	Oid extension;
-	Oid owner;        /* 0: readable by everybody */
+	Oid owner;        /* a role, while it has the name owner_name */
 	uint8 kind;       /* PgrBlockKind */
 	uint8 value_type; /* PgrValueType, of registry/value.h */
 	uint16 name_len;
@@ -109,7 +109,26 @@ typedef struct PgrDefinition
 	uint8 residency;  /* PgrResidency */
 	int64 max_age_us; /* 0 = none */
 	char name[PGR_NAME_LEN];
+	char owner_name[NAMEDATALEN];
 } PgrDefinition;
+
+typedef enum PgrPrivilege
+{
+	PGR_MAY_READ = 1,
+	PGR_MAY_WRITE, /* put, put_many, delete */
+	PGR_MAY_ADMIN  /* all that changes, or tells about, the registry itself */
+} PgrPrivilege;
+
+/*
+ * One grant, in the "extra" part of a registry's block.  It holds for the role
+ * "grantee" while that has this name; for everybody if it is 0.
+ */
+typedef struct PgrGrant
+{
+	Oid grantee;
+	uint32 privilege; /* PgrPrivilege */
+	char name[NAMEDATALEN];
+} PgrGrant;
 
 /* A value of fixed size, or the float8 twin of a numeric. */
 typedef union PgrFixed

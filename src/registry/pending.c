@@ -270,6 +270,8 @@ add_change(PgrPendingKind kind, const PgrRegistryName *registry,
 }
 
 static bool is_untracked(const PgrRegistryName *origin, uint64 incarnation);
+static bool has_changed_grants(const PgrRegistryName *origin,
+							   uint64 incarnation);
 
 /*
  * A change of entries.  Those of a durable registry are in its table anyway:
@@ -393,6 +395,17 @@ pgr_pending_alter(const PgrDefinition *definition,
 	has_renamed = true;
 }
 
+/* One is enough: it lasts as long as the changes that come after it. */
+void
+pgr_pending_grants(const PgrDefinition *definition)
+{
+	PgrRegistryName registry = newest_origin(definition);
+	PgrPendingChange rest = {.incarnation = definition->incarnation};
+
+	if (!has_changed_grants(&registry, definition->incarnation))
+		add_change(PGR_CHANGE_GRANTS, &registry, "", 0, NULL, 0, &rest);
+}
+
 void
 pgr_pending_rates(const PgrDefinition *definition, const void *extra,
 				  uint32 extra_len, uint32 base_len)
@@ -513,6 +526,21 @@ is_untracked(const PgrRegistryName *origin, uint64 incarnation)
 							  InvalidCommandId) != NULL;
 }
 
+/* The same. */
+static bool
+has_changed_grants(const PgrRegistryName *origin, uint64 incarnation)
+{
+	return newest_of_registry(origin, incarnation, PGR_CHANGE_GRANTS,
+							  InvalidCommandId) != NULL;
+}
+
+bool
+pgr_pending_changes_grants(const PgrPendingState *state)
+{
+	return state->committed == NULL ||
+		has_changed_grants(&state->origin, state->incarnation);
+}
+
 void
 pgr_pending_state(const PgrRegistryName *registry, bool all,
 				  PgrPendingState *state)
@@ -565,6 +593,7 @@ pgr_pending_resolve(const PgrRegistryName *registry, bool all,
 	if (*block != NULL && state->incarnation != 0 &&
 		state->incarnation != (*block)->definition.incarnation)
 		*block = NULL;
+	state->committed = *block;
 	definition = *block ? &(*block)->definition : state->created;
 	if (definition != NULL)
 		state->incarnation = definition->incarnation;
@@ -634,6 +663,7 @@ pgr_pending_changes(const PgrDefinition *definition)
 	for (PgrRef ref = pgr_pin_pending_head(); ref != 0;
 		 ref = change_at(ref)->older)
 		if (change_at(ref)->incarnation == definition->incarnation &&
+			change_at(ref)->kind != PGR_CHANGE_GRANTS &&
 			pgr_change_is_of(change_at(ref), &origin))
 			return true;
 	return false;

@@ -48,6 +48,8 @@ typedef struct PgrTable
 	/* In the order of keys; the row is valid during the visit. */
 	void (*scan)(PgrText registry, PgrTableView view,
 				 void (*visit)(const PgrTableRow *row, void *arg), void *arg);
+	/* *n of them, in the current context. */
+	PgrGrant *(*grants)(PgrText registry, PgrTableView view, int *n);
 } PgrTable;
 
 /* Set before anybody can read. */
