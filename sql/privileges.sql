@@ -78,6 +78,9 @@ INSERT INTO expectations VALUES
 	('view rates', $$SELECT count(*) FROM registry.rates$$, 'allowed', 'allowed'),
 	('view readers', $$SELECT count(*) FROM registry.readers$$, '42501', 'allowed'),
 	('view memory', $$SELECT count(*) FROM registry.memory$$, '42501', 'allowed'),
+	('r definitions', $$SELECT count(*) FROM registry.definitions$$, '42501', '42501'),
+	('r stored_entries', $$SELECT count(*) FROM registry.stored_entries$$, '42501', '42501'),
+	('r grants', $$SELECT count(*) FROM registry.grants$$, '42501', '42501'),
 	('type rate_quote', $$SELECT NULL::registry.rate_quote$$, 'allowed', 'allowed');
 CREATE VIEW objects AS
 	SELECT CASE WHEN count(*) OVER (PARTITION BY proname) = 1 THEN proname

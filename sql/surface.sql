@@ -50,7 +50,7 @@ SELECT count(*) AS others FROM pg_operator WHERE oprnamespace = 'registry'::regn
 SELECT pg_describe_object(classid, objid, 0) FROM (
 	SELECT 'pg_proc'::regclass AS classid, oid AS objid FROM pg_proc WHERE pronamespace = 'registry'::regnamespace
 	UNION ALL SELECT 'pg_class'::regclass, oid FROM pg_class WHERE relnamespace = 'registry'::regnamespace AND relkind <> 'c') o
- WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = o.classid AND d.objid = o.objid AND d.deptype = 'e');
+ WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = o.classid AND d.objid = o.objid AND d.deptype = 'e') ORDER BY 1;
 
 -- 3. Settings: name, context, type, default, unit, range or values.
 SELECT concat_ws(' ', name, context, vartype, 'default', quote_nullable(boot_val), 'unit ' || unit,
