@@ -12,8 +12,6 @@
 #include "durable/grants.h"
 #include "durable/store.h"
 #include "durable/tables.h"
-#include "registry/directory.h"
-#include "shm/area.h"
 
 static PgrStatement insert_grant = {
 	"INSERT INTO registry.grants AS g"
@@ -173,23 +171,13 @@ check_grant(const PgrGrant *grant, void (*visit)(const char *, void *),
 			  arg);
 }
 
-/* Has the image the grants that the table has? */
+/* Has the image, if it has any, the grants that the table has? */
 static bool
 is_image_current(const PgrDefinition *definition, const PgrGrant *list, int n)
 {
-	const PgrBlock *block;
-	PgrGrants grants = {0};
-	uint32 slot;
+	PgrGrants grants = pgr_write_newest_grants(definition);
 
-	LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_SHARED);
-	block = pgr_directory_find(pgr_image_ptr(pgr_image, pgr_image->root),
-							   PGR_NEWEST, definition->database,
-							   definition->extension, definition->name,
-							   definition->name_len, &slot);
-	if (block != NULL)
-		grants = pgr_access_copy_nothrow(block);
-	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
-	return block == NULL || grants.in_table ||
+	return grants.in_table ||
 		(grants.n == n &&
 		 memcmp(grants.list, list, n * sizeof(PgrGrant)) == 0);
 }

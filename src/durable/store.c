@@ -409,7 +409,8 @@ pgr_store_create(PgrDefinition *definition)
 
 	pgr_grants_remove_all(definition);
 	definition_values(definition, values, nulls);
-	(void) pgr_store_run(&insert_definition, values, nulls, &about, InvalidOid);
+	(void) pgr_store_run(&insert_definition, values, nulls, &about,
+						 InvalidOid);
 	definition->residency = definition->durable &&
 			pgr_tables_have_entries(name, PGR_VIEW_NEWEST) ?
 		PGR_FROM_TABLE :
@@ -441,14 +442,16 @@ pgr_store_alter(const PgrDefinition *definition, const PgrDefinition *altered)
 
 	definition_values(altered, values, nulls);
 	values[8] = name_datum(definition);
-	(void) pgr_store_run(&update_definition, values, nulls, &about, InvalidOid);
+	(void) pgr_store_run(&update_definition, values, nulls, &about,
+						 InvalidOid);
 	if (strcmp(definition->name, altered->name) != 0)
 		pgr_grants_rename(definition, altered);
 	if (definition->durable && strcmp(definition->name, altered->name) != 0)
 	{
 		values[0] = name_datum(definition);
 		values[1] = name_datum(altered);
-		(void) pgr_store_run(&rename_entries, values, NULL, &about, InvalidOid);
+		(void) pgr_store_run(&rename_entries, values, NULL, &about,
+							 InvalidOid);
 	}
 	pgr_pending_alter(definition, altered);
 }

@@ -182,9 +182,10 @@ read_grant(HeapTuple tuple, TupleDesc desc, PgrGrant *grant)
 	memset(grant, 0, sizeof(*grant));
 	grant->grantee = DatumGetObjectId(
 		column(tuple, desc, PGR_GRANT_GRANTEE_OID));
-	if (pgr_access_privilege_from_text(
-			TextDatumGetCString(column(tuple, desc, PGR_GRANT_PRIVILEGE)),
-			&privilege))
+	if (pgr_access_privilege_from_text(TextDatumGetCString(
+										   column(tuple, desc,
+												  PGR_GRANT_PRIVILEGE)),
+									   &privilege))
 		grant->privilege = privilege;
 	set_role_name(grant->name,
 				  TextDatumGetCString(column(tuple, desc, PGR_GRANT_GRANTEE)));

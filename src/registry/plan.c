@@ -282,10 +282,9 @@ can_patch(const PgrPlanRegistry *registry, const PgrReservation *reservation)
 {
 	const PgrBlock *block = current_block(registry->slot);
 
-	return block->patchable && !registry->fresh &&
-		registry->alter == NULL && registry->extra == NULL &&
-		registry->residency == PGR_KEEP_RESIDENCY && !registry->mark_missing &&
-		registry->expected_birth == 0 &&
+	return block->patchable && !registry->fresh && registry->alter == NULL &&
+		registry->extra == NULL && registry->residency == PGR_KEEP_RESIDENCY &&
+		!registry->mark_missing && registry->expected_birth == 0 &&
 		pgr_patch_is_cheaper(block, registry->nchanges) &&
 		reservation->patched + registry->entries <= pgr_patch_room(block) &&
 		/* what grows beyond this could never be built again */

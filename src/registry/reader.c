@@ -127,9 +127,8 @@ resolve(PgrText name, Target *target)
 static bool
 is_allowed(const Target *target)
 {
-	PgrGrants grants = target->granted ?
-		pgr_access_of_block(target->granted) :
-		pgr_access_in_table();
+	PgrGrants grants = target->granted ? pgr_access_of_block(target->granted) :
+										 pgr_access_in_table();
 
 	return target->definition != NULL &&
 		pgr_access_allowed(target->definition, &grants, PGR_VIEW_STATEMENT,

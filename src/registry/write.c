@@ -155,7 +155,7 @@ newest_with_grants(const PgrRegistryName *registry, PgrDefinition *definition,
 {
 	const PgrBlock *block;
 	const PgrDefinition *newest;
-	PgrPendingState state;
+	PgrPendingState state = {0};
 
 	/* may allocate, so before the lock */
 	if (pgr_pending_any())
@@ -195,6 +195,17 @@ current_name(PgrText name)
 	AcceptInvalidationMessages();
 	registry.extension = pgr_directory_extension();
 	return registry;
+}
+
+PgrGrants
+pgr_write_newest_grants(const PgrDefinition *definition)
+{
+	PgrRegistryName registry = pgr_registry_name(definition);
+	PgrDefinition newest;
+	PgrGrants grants;
+
+	(void) newest_with_grants(&registry, &newest, &grants);
+	return grants;
 }
 
 /* To who may read the registry its existence is no secret. */

@@ -36,6 +36,9 @@ extern void pgr_write_open(const char *what, PgrText name, const PgrText *key,
 extern void pgr_write_open_grants(const char *what, PgrText name,
 								  PgrDefinition *definition);
 
+/* A registry's grants, as of the newest commit and our own changes. */
+extern PgrGrants pgr_write_newest_grants(const PgrDefinition *definition);
+
 /*
  * No role is checked and no lock taken.  False if the image does not know it,
  * as of the newest commit and our own changes.

@@ -27,7 +27,8 @@ open_unchanged(const char *what, PgrText name, PgrDefinition *definition)
 {
 	pgr_write_open_grants(what, name, definition);
 	pgr_write_open(what, name, NULL, PGR_MAY_ADMIN, definition);
-	if (pgr_pending_any() && pgr_pending_changes(definition))
+	if (definition->durable && pgr_pending_any() &&
+		pgr_pending_changes(definition))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("%s cannot be used on a registry that this transaction has changed",

@@ -95,8 +95,7 @@ pgr_sql_put(PG_FUNCTION_ARGS)
 
 	refuse_null_value(fcinfo);
 	expires_at = ttl_argument(fcinfo);
-	pgr_write_open("registry.put()", name, &key, PGR_MAY_WRITE,
-				   &definition);
+	pgr_write_open("registry.put()", name, &key, PGR_MAY_WRITE, &definition);
 	pgr_value_from_text(definition.value_type,
 						text_to_cstring(PG_GETARG_TEXT_PP(2)), &value);
 	pgr_write_recheck(&definition);
@@ -120,8 +119,7 @@ pgr_sql_put_any(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INDETERMINATE_DATATYPE),
 				 errmsg("could not determine the data type of the value")));
 	expires_at = ttl_argument(fcinfo);
-	pgr_write_open("registry.put()", name, &key, PGR_MAY_WRITE,
-				   &definition);
+	pgr_write_open("registry.put()", name, &key, PGR_MAY_WRITE, &definition);
 	pgr_value_from_datum(definition.value_type, PG_GETARG_DATUM(2), type,
 						 &value);
 	pgr_write_recheck(&definition);
@@ -257,7 +255,6 @@ pgr_sql_clear(PG_FUNCTION_ARGS)
 	PgrText name = pgr_name_argument(fcinfo);
 	PgrDefinition definition;
 
-	pgr_write_open("registry.clear()", name, NULL, PGR_MAY_ADMIN,
-				   &definition);
+	pgr_write_open("registry.clear()", name, NULL, PGR_MAY_ADMIN, &definition);
 	PG_RETURN_INT64(pgr_store_clear(&definition));
 }

@@ -108,7 +108,7 @@ is($other->safe_psql('postgres', 'SELECT registry.restore_grants()'), 6, 'two ow
 is(reads($other, 'bob') . reads($other, 'alice'), 'v v ', 'by name');
 is(reads($other, $mallory), 'refused refused', 'and to nobody else');
 is($other->safe_psql('postgres', q(SET ROLE carol; SELECT registry.put('kept', 'k', 'w'))), '', 'who could write can write');
-is(verify($other), "grant of read to \"dave\": there is no such role\n" x 2 =~ s/\n\z//r, 'who is missing stays an orphan');
+is(verify($other), join("\n", ('grant of read to "dave": there is no such role') x 2), 'who is missing stays an orphan');
 $other->safe_psql('postgres', 'CREATE ROLE dave');
 is(reads($other, 'dave'), 'refused refused', 'and a role of his name gets nothing by itself');
 $other->restart;
