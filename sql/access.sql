@@ -133,7 +133,7 @@ SELECT registry.put('light', 'k', '"v"');
 PREPARE prepared AS SELECT registry.get('kept', 'k'), registry.get('light', 'k');
 CREATE FUNCTION cached() RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
-	RETURN registry.get_text('kept', 'k') || registry.get_text('light', 'k');
+	RETURN left(registry.generation()::text, 0) || registry.get_text('kept', 'k') || registry.get_text('light', 'k');
 EXCEPTION WHEN undefined_object THEN
 	RETURN 'refused';
 END $$;
@@ -156,7 +156,7 @@ GRANT regress_access_reader TO regress_access_member;
 SET ROLE regress_access_member;
 EXECUTE prepared; SELECT cached();
 RESET ROLE;
--- The same within one transaction, whose pin is the same all along.
+-- The same within one transaction, whose pin is the same all along; generation() has resolved it before the first get.
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 SET LOCAL ROLE regress_access_member;
 SELECT cached();

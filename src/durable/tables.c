@@ -89,10 +89,10 @@ optional_time(HeapTuple tuple, TupleDesc desc, int number)
 
 /* A longer name is no role's: the empty one is not, either. */
 static void
-set_role_name(char role[NAMEDATALEN], const char *name)
+set_role_name(char role[PGR_ROLE_LEN], const char *name)
 {
-	if (strlen(name) < NAMEDATALEN)
-		strlcpy(role, name, NAMEDATALEN);
+	if (strlen(name) < PGR_ROLE_LEN)
+		strlcpy(role, name, PGR_ROLE_LEN);
 }
 
 static void

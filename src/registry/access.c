@@ -13,6 +13,8 @@
 #include "registry/access.h"
 #include "registry/pin.h"
 
+StaticAssertDecl(PGR_ROLE_LEN >= NAMEDATALEN, "a role's name must fit");
+
 static const struct
 {
 	const char *name;

@@ -35,6 +35,7 @@
 #endif
 
 #define PGR_NAME_LEN 64 /* registry names: 1 to 63 bytes */
+#define PGR_ROLE_LEN 64 /* NAMEDATALEN, which not all users of this have */
 #define PGR_KEY_MAX_BYTES 1024
 #define PGR_GROUP 16 /* tags in a group */
 
@@ -109,7 +110,7 @@ typedef struct PgrDefinition
 	uint8 residency;  /* PgrResidency */
 	int64 max_age_us; /* 0 = none */
 	char name[PGR_NAME_LEN];
-	char owner_name[NAMEDATALEN];
+	char owner_name[PGR_ROLE_LEN];
 } PgrDefinition;
 
 typedef enum PgrPrivilege
@@ -127,7 +128,7 @@ typedef struct PgrGrant
 {
 	Oid grantee;
 	uint32 privilege; /* PgrPrivilege */
-	char name[NAMEDATALEN];
+	char name[PGR_ROLE_LEN];
 } PgrGrant;
 
 /* A value of fixed size, or the float8 twin of a numeric. */
