@@ -30,6 +30,9 @@ extern void pgr_changes_write(PgrText registry, const PgrChange *changes,
 /* The same without keys, for each row or statement: one row of the log. */
 extern void pgr_changes_note(PgrText registry);
 
+/* Its definition and its grants, and no key: a row with no keys, not NULL. */
+extern void pgr_changes_note_grants(PgrText registry);
+
 /* A row: keys NULL = all.  Without a name: nothing below "pruned" is left. */
 typedef struct PgrChangesRow
 {

@@ -8,7 +8,6 @@
 #include "access/xlog.h"
 #include "mb/pg_wchar.h"
 #include "nodes/primnodes.h"
-#include "utils/acl.h"
 #include "utils/memutils.h"
 
 #include "base/compat.h"
@@ -23,13 +22,12 @@
 #include "shm/load_state.h"
 
 bool
-pgr_reader_allowed(const PgrDefinition *definition)
+pgr_reader_may_read(const PgrBlock *block)
 {
-	if (definition->kind == PGR_BLOCK_RATES)
-		return true;
-	return OidIsValid(definition->owner) ?
-		has_privs_of_role(GetUserId(), definition->owner) :
-		superuser();
+	PgrGrants grants = pgr_access_of_block(block);
+
+	return pgr_access_allowed(&block->definition, &grants, PGR_VIEW_STATEMENT,
+							  PGR_MAY_READ);
 }
 
 void
@@ -68,6 +66,7 @@ typedef struct Target
 	const PgrBlock *block;           /* NULL: no committed entries in memory */
 	PgrPendingState state;           /* what our own changes do to it */
 	bool from_table;                 /* its entries are read there */
+	const PgrBlock *granted;         /* NULL: its grants are read there, too */
 } Target;
 
 /*
@@ -164,6 +163,9 @@ resolve(PgrText name, Target *target)
 												 &target->block,
 												 &target->state);
 		target->from_table = target->state.from_table;
+		if (target->definition != NULL &&
+			!pgr_pending_changes_grants(&target->state))
+			target->granted = target->state.committed;
 		slot = pgr_directory_slot(pin->root, pin->generation, MyDatabaseId,
 								  registry.extension);
 	}
@@ -176,6 +178,7 @@ resolve(PgrText name, Target *target)
 		if (target->block != NULL)
 		{
 			target->definition = &target->block->definition;
+			target->granted = target->block;
 			target->from_table = target->definition->residency ==
 				PGR_FROM_TABLE;
 		}
@@ -184,11 +187,23 @@ resolve(PgrText name, Target *target)
 		resolve_in_table(name, pin->root, slot, target);
 }
 
+/* May the current role read it? */
+static bool
+is_allowed(const Target *target)
+{
+	PgrGrants grants = target->granted ? pgr_access_of_block(target->granted) :
+										 pgr_access_in_table();
+
+	return target->definition != NULL &&
+		pgr_access_allowed(target->definition, &grants, PGR_VIEW_STATEMENT,
+						   PGR_MAY_READ);
+}
+
 static void
 resolve_allowed(PgrText name, Target *target)
 {
 	resolve(name, target);
-	if (target->definition == NULL || !pgr_reader_allowed(target->definition))
+	if (!is_allowed(target))
 		pgr_reader_refuse(name);
 }
 
@@ -447,6 +462,7 @@ pgr_reader_estimate(PgrText name, double *entries)
 	const PgrSharedRoot *root;
 	const PgrBlock *block;
 	PgrDefinition definition;
+	PgrGrants grants;
 	uint64 generation;
 	double count = 0;
 	uint32 slot;
@@ -461,11 +477,14 @@ pgr_reader_estimate(PgrText name, double *entries)
 	if (block != NULL)
 	{
 		definition = block->definition;
+		grants = pgr_access_copy_nothrow(block);
 		count = (double) pgr_block_entries(block, generation);
 	}
 	if (cell >= 0)
 		pgr_line_unpin(cell);
-	if (block == NULL || !pgr_reader_allowed(&definition))
+	if (block == NULL ||
+		!pgr_access_allowed(&definition, &grants, PGR_VIEW_STATEMENT,
+							PGR_MAY_READ))
 		return false;
 	*entries = count;
 	return true;
@@ -479,9 +498,7 @@ pgr_reader_look(PgrText name, const PgrBlock **block, bool *from_table)
 	resolve(name, &target);
 	*block = target.block;
 	*from_table = target.from_table;
-	return target.definition != NULL && pgr_reader_allowed(target.definition) ?
-		target.definition :
-		NULL;
+	return is_allowed(&target) ? target.definition : NULL;
 }
 
 bool
