@@ -1,5 +1,5 @@
-# If this fails, a restart or a restore into another cluster gives a registry to somebody else, or takes it away from
-# who has a right to it.
+# If this fails, a restart, a restore into another cluster or a standby gives a registry to somebody else, or takes it
+# away from who has a right to it.
 
 use strict;
 use warnings;
@@ -27,6 +27,17 @@ sub reads
 	return join(' ', @results);
 }
 
+sub wait_reads
+{
+	my ($node, $role, $expected, $name) = @_;
+	my $end = time + $PostgreSQL::Test::Utils::timeout_default;
+	my $result;
+
+	do { $result = reads($node, $role) } while ($result ne $expected && time < $end);
+	is($result, $expected, $name);
+	return;
+}
+
 sub verify
 {
 	my ($node) = @_;
@@ -36,7 +47,7 @@ sub verify
 }
 
 my $node = PostgreSQL::Test::Cluster->new('main');
-$node->init;
+$node->init(allows_streaming => 1);
 $node->start;
 $node->safe_psql(
 	'postgres', q(
@@ -113,5 +124,76 @@ $other->safe_psql('postgres', 'CREATE ROLE dave');
 is(reads($other, 'dave'), 'refused refused', 'and a role of his name gets nothing by itself');
 $other->restart;
 is(reads($other, 'bob') . reads($other, 'alice') . reads($other, 'dave'), 'w w refused refused', 'all the same after a restart');
+
+# 3. A standby follows what is granted and revoked, in memory as in its tables; and a promotion changes nothing.
+$node->backup('base');
+my $standby = PostgreSQL::Test::Cluster->new('standby');
+$standby->init_from_backup($node, 'base', has_streaming => 1);
+$standby->start;
+is(reads($standby, 'bob') . reads($standby, 'carol'), 'v refused refused', 'a standby that has loaded nothing');
+my $resident = q(SELECT registry.get('kept', 'k') IS NOT NULL AND state = 'resident' FROM registry.registries WHERE name = 'kept');
+my $follower = q(SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_registry follower');
+ok($standby->poll_query_until('postgres', $resident), 'it follows');
+is(reads($standby, $_->[0]), $_->[1], "$_->[0] reads as on the primary")
+  for [ 'alice', 'v ' ], [ 'bob', 'v ' ], [ 'dave', 'v ' ], [ 'pg_monitor', 'v ' ], [ 'carol', 'refused refused' ];
+
+sub grants
+{
+	my ($do, @roles) = @_;
+
+	$node->safe_psql('postgres', "SELECT registry.${do}_access(r, 'read', '$_') FROM unnest(ARRAY['kept', 'light']) r") for @roles;
+	return;
+}
+grants('grant', 'carol');
+wait_reads($standby, 'carol', 'v ', 'a grant is followed');
+grants('revoke', 'bob', 'carol', 'dave', 'pg_monitor');
+wait_reads($standby, 'pg_monitor', 'refused refused', 'so are revokes');
+is(reads($standby, $_), 'refused refused', "of all: $_") for qw(bob carol dave);
+is($standby->safe_psql('postgres', $resident), 't', 'the registry is in memory all the time');
+$node->safe_psql('postgres', "INSERT INTO registry.grants VALUES ('kept', 'read', 'public', 0), ('light', 'read', 'public', 0)");
+wait_reads($standby, 'dave', 'v ', 'a row of the table, to everybody');
+$node->safe_psql('postgres', 'TRUNCATE registry.grants');
+wait_reads($standby, 'dave', 'refused refused', 'TRUNCATE');
+$node->safe_psql('postgres', 'GRANT alice TO dave');
+wait_reads($standby, 'dave', 'v ', 'a membership');
+$node->safe_psql('postgres', 'REVOKE alice FROM dave');
+wait_reads($standby, 'dave', 'refused refused', 'and its end');
+$node->safe_psql('postgres', q(SELECT registry.alter_registry(r, '{"owner": "carol"}') FROM unnest(ARRAY['kept', 'light']) r));
+wait_reads($standby, 'carol', 'v ', 'another owner');
+is(reads($standby, 'alice'), 'refused refused', 'instead of the one before');
+$node->safe_psql('postgres', q(SELECT registry.alter_registry(r, '{"owner": "alice"}') FROM unnest(ARRAY['kept', 'light']) r));
+wait_reads($standby, 'alice', 'v ', 'who gets it back');
+
+# Without a follower the tables tell, in parallel workers too.
+my $pid = $standby->safe_psql('postgres', $follower);
+kill 'STOP', $pid;
+grants('grant', 'bob');
+$node->wait_for_catchup($standby);
+wait_reads($standby, 'bob', 'v ', 'the follower is stopped: a grant');
+grants('revoke', 'bob');
+grants('grant', 'dave');
+$node->wait_for_catchup($standby);
+{
+	local $ENV{PGOPTIONS} = '-c force_parallel_mode=regress';
+
+	is(reads($standby, 'bob') . reads($standby, 'dave'), 'refused refusedv ', 'from the table, in a parallel worker');
+}
+kill 'CONT', $pid;
+ok($standby->poll_query_until('postgres', $resident), 'it goes on');
+is(reads($standby, 'bob') . reads($standby, 'dave'), 'refused refusedv ', 'from memory');
+
+# What a promoted server has in memory is what it has followed.
+grants('grant', 'carol');
+$node->wait_for_catchup($standby);
+$node->stop('immediate');
+$standby->promote;
+is(reads($standby, 'bob') . reads($standby, 'dave') . reads($standby, 'carol'), 'refused refusedv v ', 'promoted');
+ok($standby->poll_query_until('postgres', $resident), 'and once all is in memory');
+is(reads($standby, 'bob') . reads($standby, 'dave') . reads($standby, 'carol'), 'refused refusedv v ', 'the same');
+$node = $standby;
+grants('revoke', 'dave');
+grants('grant', 'bob');
+is(reads($standby, 'bob') . reads($standby, 'dave'), 'v refused refused', 'grants go on from there');
+is(verify($standby), '', 'verify finds nothing');
 
 done_testing();
