@@ -168,15 +168,25 @@ check_grant(const PgrGrant *grant, void (*visit)(const char *, void *),
 			  arg);
 }
 
-/* Has the image, if it has any, the grants that the table has? */
+/* Has the image, if it is asked, the grants that the table has? */
 static bool
 is_image_current(const PgrDefinition *definition, const PgrGrant *list, int n)
 {
-	PgrGrants grants = pgr_write_newest_grants(definition);
+	return pgr_write_newest_grants(definition).in_table ||
+		pgr_write_image_has_grants(definition, list, n);
+}
 
-	return grants.in_table ||
-		(grants.n == n &&
-		 memcmp(grants.list, list, n * sizeof(PgrGrant)) == 0);
+void
+pgr_grants_refresh(const PgrDefinition *definition)
+{
+	PgrText name = {definition->name, definition->name_len};
+	PgrGrant *list;
+	int n;
+
+	list = pgr_table->grants(name, PGR_VIEW_COMMITTED, &n);
+	if (!pgr_write_image_has_grants(definition, list, n))
+		pgr_pending_grants(definition);
+	pfree(list);
 }
 
 void

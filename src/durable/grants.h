@@ -31,6 +31,12 @@ extern void pgr_grants_rename(const PgrDefinition *definition,
  */
 extern int64 pgr_grants_restore(void);
 
+/*
+ * Of a registry that the image knows: its grants become those of the table
+ * with this transaction, if they are others.
+ */
+extern void pgr_grants_refresh(const PgrDefinition *definition);
+
 /* Visits what is wrong with the owner and the grants of a registry. */
 extern void pgr_grants_check(const PgrDefinition *definition,
 							 void (*visit)(const char *problem, void *arg),

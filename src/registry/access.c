@@ -11,6 +11,7 @@
 #include "utils/syscache.h"
 
 #include "registry/access.h"
+#include "registry/directory.h"
 #include "registry/pin.h"
 
 StaticAssertDecl(PGR_ROLE_LEN >= NAMEDATALEN, "a role's name must fit");
@@ -58,8 +59,8 @@ pgr_access_is_role(Oid role, const char *name)
 	return same;
 }
 
-PgrGrants
-pgr_access_of_block(const PgrBlock *block)
+static PgrGrants
+grants_in_block(const PgrBlock *block)
 {
 	PgrGrants grants = {0};
 
@@ -71,10 +72,36 @@ pgr_access_of_block(const PgrBlock *block)
 	return grants;
 }
 
-PgrGrants
-pgr_access_copy_nothrow(const PgrBlock *block)
+bool
+pgr_access_block_has(const PgrBlock *block, const PgrGrant *list, int n)
 {
-	PgrGrants grants = pgr_access_of_block(block);
+	PgrGrants grants = grants_in_block(block);
+
+	return grants.n == n && memcmp(grants.list, list, n * sizeof(*list)) == 0;
+}
+
+PgrGrants
+pgr_access_of_block(const PgrSharedRoot *root, uint64 generation,
+					const PgrBlock *block)
+{
+	const PgrDefinition *definition = &block->definition;
+	uint32 directory;
+
+	if (definition->kind == PGR_BLOCK_REGISTRY)
+	{
+		directory = pgr_directory_slot(root, generation, definition->database,
+									   definition->extension);
+		if (!pgr_directory_is_complete(root, directory))
+			return pgr_access_in_table();
+	}
+	return grants_in_block(block);
+}
+
+PgrGrants
+pgr_access_copy_nothrow(const PgrSharedRoot *root, uint64 generation,
+						const PgrBlock *block)
+{
+	PgrGrants grants = pgr_access_of_block(root, generation, block);
 	Size bytes = (Size) grants.n * sizeof(PgrGrant);
 	PgrGrant *copy;
 

@@ -17,6 +17,7 @@
 #ifndef PGR_REGISTRY_ACCESS_H
 #define PGR_REGISTRY_ACCESS_H
 
+#include "registry/image.h"
 #include "registry/table.h"
 
 /* The name of the grantee that is everybody; no role can have it. */
@@ -33,8 +34,8 @@ extern bool pgr_access_is_role(Oid role, const char *name);
 
 /*
  * The grants of one registry.  Either they are in "list", or the table is to
- * be asked: for a registry that the image does not know, and for one whose
- * grants this transaction has changed.
+ * be asked: for a registry that the image does not know, for one whose grants
+ * this transaction has changed, and as long as those in the image may be old.
  */
 typedef struct PgrGrants
 {
@@ -51,14 +52,26 @@ pgr_access_in_table(void)
 	return grants;
 }
 
-/* Those of a block that the caller has pinned. */
-extern PgrGrants pgr_access_of_block(const PgrBlock *block);
+/*
+ * Those of a block of this root, which the caller has pinned, or PGR_NEWEST
+ * under the writer lock.  While the directory does not name all registries of
+ * the database, after a start or when somebody has altered our triggers, the
+ * table has them, even of a registry that stays in memory.
+ */
+extern PgrGrants pgr_access_of_block(const PgrSharedRoot *root,
+									 uint64 generation, const PgrBlock *block);
 
 /*
  * The same as a copy in the current memory context.  Never throws, so that it
  * can be used under a lock and with a pin: without memory the table has them.
  */
-extern PgrGrants pgr_access_copy_nothrow(const PgrBlock *block);
+extern PgrGrants pgr_access_copy_nothrow(const PgrSharedRoot *root,
+										 uint64 generation,
+										 const PgrBlock *block);
+
+/* Has the block these grants, whoever is to be asked? */
+extern bool pgr_access_block_has(const PgrBlock *block, const PgrGrant *list,
+								 int n);
 
 /* Is the current role the owner, as a member or superuser? */
 extern bool pgr_access_is_owner(const PgrDefinition *definition);

@@ -636,6 +636,7 @@ bool
 pgr_pending_changes_grants(const PgrPendingState *state)
 {
 	return state->committed == NULL ||
+		pgr_pending_forgotten(state->origin.extension) ||
 		has_changed_grants(&state->origin, state->incarnation);
 }
 

@@ -56,7 +56,8 @@ find_largest(Shortage *shortage)
 	if (largest == NULL)
 		return;
 	shortage->largest = largest->definition;
-	shortage->largest_grants = pgr_access_copy_nothrow(largest);
+	shortage->largest_grants = pgr_access_copy_nothrow(root, PGR_NEWEST,
+													   largest);
 }
 
 /* The name of a registry that the current role may read. */

@@ -21,13 +21,23 @@
 #include "shm/follow_state.h"
 #include "shm/load_state.h"
 
+/* The definition may be another than the block's, with our own changes. */
+static bool
+may_read(const PgrDefinition *definition, const PgrBlock *granted)
+{
+	PgrGrants grants = pgr_access_in_table();
+
+	if (granted != NULL)
+		grants = pgr_access_of_block(pgr_pin()->root, pgr_pin()->generation,
+									 granted);
+	return pgr_access_allowed(definition, &grants, PGR_VIEW_STATEMENT,
+							  PGR_MAY_READ);
+}
+
 bool
 pgr_reader_may_read(const PgrBlock *block)
 {
-	PgrGrants grants = pgr_access_of_block(block);
-
-	return pgr_access_allowed(&block->definition, &grants, PGR_VIEW_STATEMENT,
-							  PGR_MAY_READ);
+	return may_read(&block->definition, block);
 }
 
 void
@@ -191,12 +201,8 @@ resolve(PgrText name, Target *target)
 static bool
 is_allowed(const Target *target)
 {
-	PgrGrants grants = target->granted ? pgr_access_of_block(target->granted) :
-										 pgr_access_in_table();
-
 	return target->definition != NULL &&
-		pgr_access_allowed(target->definition, &grants, PGR_VIEW_STATEMENT,
-						   PGR_MAY_READ);
+		may_read(target->definition, target->granted);
 }
 
 static void
@@ -477,7 +483,7 @@ pgr_reader_estimate(PgrText name, double *entries)
 	if (block != NULL)
 	{
 		definition = block->definition;
-		grants = pgr_access_copy_nothrow(block);
+		grants = pgr_access_copy_nothrow(root, generation, block);
 		count = (double) pgr_block_entries(block, generation);
 	}
 	if (cell >= 0)

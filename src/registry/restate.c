@@ -79,16 +79,6 @@ set_grants(PgrPlanRegistry *registry, const PgrRestated *restated)
 	registry->extra_len = (uint32) (restated->ngrants * sizeof(PgrGrant));
 }
 
-static bool
-has_same_grants(const PgrBlock *block, const PgrRestated *restated)
-{
-	PgrGrants grants = pgr_access_of_block(block);
-
-	return grants.n == restated->ngrants &&
-		memcmp(grants.list, restated->grants, grants.n * sizeof(PgrGrant)) ==
-		0;
-}
-
 static void
 emit_create(Restater *restater, const PgrRestated *restated)
 {
@@ -151,7 +141,7 @@ emit_change(Restater *restater, const PgrRestated *restated, uint32 slot,
 	}
 	registry->changes = restated->changes;
 	registry->nchanges = restated->nchanges;
-	if (!has_same_grants(block, restated))
+	if (!pgr_access_block_has(block, restated->grants, restated->ngrants))
 		set_grants(registry, restated);
 	/* the table has it all; or there is nothing to say */
 	if ((block->definition.residency == PGR_FROM_TABLE ||

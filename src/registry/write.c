@@ -150,11 +150,13 @@ definition_in_table(const PgrRegistryName *registry, PgrDefinition *definition)
 static PgrGrants
 newest_grants_locked(const PgrBlock *block, const PgrPendingState *state)
 {
+	const PgrSharedRoot *root = pgr_image_ptr(pgr_image, pgr_image->root);
+
 	if (!pgr_pending_any())
-		return pgr_access_copy_nothrow(block);
+		return pgr_access_copy_nothrow(root, PGR_NEWEST, block);
 	return pgr_pending_changes_grants(state) ?
 		pgr_access_in_table() :
-		pgr_access_copy_nothrow(state->committed);
+		pgr_access_copy_nothrow(root, PGR_NEWEST, state->committed);
 }
 
 /*
@@ -218,6 +220,24 @@ pgr_write_newest_grants(const PgrDefinition *definition)
 
 	(void) newest_with_grants(&registry, &newest, &grants);
 	return grants;
+}
+
+bool
+pgr_write_image_has_grants(const PgrDefinition *definition,
+						   const PgrGrant *list, int n)
+{
+	const PgrBlock *block;
+	bool same;
+	uint32 slot;
+
+	LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_SHARED);
+	block = pgr_directory_find(pgr_image_ptr(pgr_image, pgr_image->root),
+							   PGR_NEWEST, definition->database,
+							   definition->extension, definition->name,
+							   definition->name_len, &slot);
+	same = block == NULL || pgr_access_block_has(block, list, n);
+	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
+	return same;
 }
 
 /* To who may read the registry its existence is no secret. */

@@ -40,6 +40,13 @@ extern void pgr_write_open_grants(const char *what, PgrText name,
 extern PgrGrants pgr_write_newest_grants(const PgrDefinition *definition);
 
 /*
+ * Has the image these, if it has the registry: the last committed ones,
+ * whether or not they are asked?
+ */
+extern bool pgr_write_image_has_grants(const PgrDefinition *definition,
+									   const PgrGrant *list, int n);
+
+/*
  * No role is checked and no lock taken.  False if the image does not know it,
  * as of the newest commit and our own changes.
  */
