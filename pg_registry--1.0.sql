@@ -201,8 +201,10 @@ RETURNS void
 AS 'MODULE_PATHNAME', 'pgr_sql_revoke_access'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
--- After a restore: owners and grantees become the roles that have their names.
-CREATE FUNCTION registry.restore_grants()
+-- Owners and grantees that are no role here become, after a restore, the roles
+-- that have their names; or, of one name, the role that it is called now.
+CREATE FUNCTION registry.restore_grants(
+    from_role text DEFAULT NULL, to_role text DEFAULT NULL)
 RETURNS bigint
 AS 'MODULE_PATHNAME', 'pgr_sql_restore_grants'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
@@ -612,7 +614,7 @@ CREATE FUNCTION registry.list_checks(
     OUT hint text)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'pgr_sql_list_checks'
-LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 12;
+LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 13;
 
 CREATE VIEW registry.registries AS
     SELECT name, value_type, keys, durable, owner, state, entries, bytes,

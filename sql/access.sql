@@ -313,7 +313,32 @@ SELECT may_read('owner', 'nobody');
 ALTER ROLE regress_access_owner RENAME TO regress_access_renamed;
 SELECT may_read('renamed');
 SELECT * FROM registry.verify('kept');
+SELECT ok, value, detail, hint FROM registry.checks WHERE check_name = 'grants_resolved';
+-- What was recorded for the old name is given to the new one; but nothing that is somebody's.
+SELECT call, outcome(call) FROM unnest(ARRAY[$$registry.restore_grants('regress_access_owner', 'regress_access_none')$$,
+	$$registry.restore_grants('regress_access_owner', 'public')$$, $$registry.restore_grants('regress_access_owner')$$,
+	$$registry.restore_grants(to_role => 'regress_access_owner')$$]) call;
+SELECT registry.restore_grants('regress_access_owner', 'regress_access_renamed') AS passed_on, registry.restore_grants('regress_access_owner', 'regress_access_renamed') AS again;
+SELECT may_read('renamed');
+SELECT ok, value, detail, hint FROM registry.checks WHERE check_name = 'grants_resolved';
+CREATE ROLE regress_access_owner;
+SELECT registry.restore_grants(), registry.restore_grants('regress_access_renamed', 'regress_access_owner') AS not_his;
+SELECT may_read('owner', 'renamed');
+DROP ROLE regress_access_owner;
 ALTER ROLE regress_access_renamed RENAME TO regress_access_owner;
+SELECT registry.restore_grants('regress_access_renamed', 'regress_access_owner');
+-- The same of a grantee, who has been given some of it already.
+ALTER ROLE regress_access_nobody RENAME TO regress_access_renamed;
+SELECT registry.grant_access('kept', 'read', 'regress_access_renamed');
+SELECT registry.restore_grants('regress_access_nobody', 'regress_access_renamed');
+SELECT may_read('renamed');
+SELECT registry, privilege, grantee FROM registry.grants WHERE grantee ~ 'renamed|nobody' ORDER BY 1, 2, 3;
+ALTER ROLE regress_access_renamed RENAME TO regress_access_nobody;
+SELECT registry.restore_grants('regress_access_renamed', 'regress_access_nobody');
+UPDATE registry.grants SET grantee_oid = 1 WHERE grantee = 'regress_access_nobody';
+SELECT registry.restore_grants('regress_access_nobody', 'regress_access_nobody') AS of_one_name;
+SELECT may_read('owner', 'nobody');
+SELECT count(*) FROM registry.verify('kept'); SELECT count(*) FROM registry.verify('light');
 -- Revoking works for who is gone.
 DROP ROLE regress_access_nobody;
 SELECT on_both('revoke_access', 'read', 'regress_access_nobody');

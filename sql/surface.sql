@@ -101,7 +101,7 @@ INSERT INTO calls (function, call) VALUES
 	('entry_count', $$SELECT registry.entry_count(registry => 'r')$$),
 	('grant_access', $$SELECT registry.grant_access(registry => 'kept', privilege => 'read', grantee => 'public')$$),
 	('revoke_access', $$SELECT registry.revoke_access(registry => 'kept', privilege => 'read', grantee => 'public')$$),
-	('restore_grants', $$SELECT registry.restore_grants()$$),
+	('restore_grants', $$SELECT registry.restore_grants(from_role => 'none', to_role => current_user)$$),
 	('reload', $$SELECT registry.reload(registry => 'kept')$$),
 	('verify', $$SELECT count(*) FROM registry.verify(registry => 'kept')$$),
 	('clear', $$SELECT registry.clear(registry => 'r')$$),

@@ -75,6 +75,41 @@ static PgrStatement restore_owners = {
 	NULL,
 };
 
+/*
+ * Of one name, as far as it means no role: to the role $2, of oid $3.  What that
+ * one has been granted already need not come twice.
+ */
+static PgrStatement pass_grants_on = {
+	"WITH orphans AS (DELETE FROM registry.grants AS g"
+	" WHERE g.grantee OPERATOR(pg_catalog.=) $1 AND NOT EXISTS"
+	" (SELECT FROM pg_catalog.pg_roles AS r"
+	" WHERE r.oid OPERATOR(pg_catalog.=) g.grantee_oid"
+	" AND r.rolname OPERATOR(pg_catalog.=) $1) RETURNING g.registry, g.privilege),"
+	" passed_on AS (INSERT INTO registry.grants AS g"
+	" (registry, privilege, grantee, grantee_oid, grantor)"
+	" SELECT o.registry, o.privilege, $2, $3, $4 FROM orphans AS o"
+	" ON CONFLICT (registry, privilege, grantee) DO UPDATE"
+	" SET grantee_oid = excluded.grantee_oid"
+	" WHERE g.grantee_oid OPERATOR(pg_catalog.<>) excluded.grantee_oid)"
+	" SELECT pg_catalog.count(*) FROM orphans",
+	4,
+	{TEXTOID, TEXTOID, OIDOID, TEXTOID},
+	NULL,
+};
+
+static PgrStatement pass_registries_on = {
+	"WITH orphans AS (UPDATE registry.definitions AS d"
+	" SET owner = $2, owner_oid = $3"
+	" WHERE d.owner OPERATOR(pg_catalog.=) $1 AND NOT EXISTS"
+	" (SELECT FROM pg_catalog.pg_roles AS r"
+	" WHERE r.oid OPERATOR(pg_catalog.=) d.owner_oid"
+	" AND r.rolname OPERATOR(pg_catalog.=) $1) RETURNING true)"
+	" SELECT pg_catalog.count(*) FROM orphans",
+	3,
+	{TEXTOID, TEXTOID, OIDOID},
+	NULL,
+};
+
 static Datum
 name_datum(const PgrDefinition *definition)
 {
@@ -136,35 +171,82 @@ pgr_grants_restore(void)
 		pgr_statement_run(&restore_owners, NULL, NULL);
 }
 
+int64
+pgr_grants_pass_on(const char *from, const char *to, Oid to_oid)
+{
+	Datum values[4];
+
+	values[0] = CStringGetTextDatum(from);
+	values[1] = CStringGetTextDatum(to);
+	values[2] = ObjectIdGetDatum(to_oid);
+	values[3] = CStringGetTextDatum(GetUserNameFromId(GetUserId(), false));
+	return pgr_statement_run(&pass_grants_on, values, NULL) +
+		pgr_statement_run(&pass_registries_on, values, NULL);
+}
+
 /* ------------------------------------------------------------------------
  * Checking
  * ------------------------------------------------------------------------
  */
 
-/* Why a name and an oid mean no role; NULL if they do mean one. */
+/*
+ * Why a name and an oid mean no role; NULL if they do mean one.  A role of that
+ * oid has got another name; or it is another one, and the oid another cluster's.
+ */
 static const char *
 why_no_role(Oid role, const char *name)
 {
+	char *named = GetUserNameFromId(role, true);
+
 	if (pgr_access_is_role(role, name))
 		return NULL;
-	return OidIsValid(get_role_oid(name, true)) ?
-		"another role has this name now" :
+	if (OidIsValid(get_role_oid(name, true)))
+		return "another role has this name now";
+	return named ?
+		psprintf("there is no such role, but \"%s\" has its oid", named) :
 		"there is no such role";
+}
+
+static bool
+is_orphan(const PgrGrant *grant)
+{
+	if (!OidIsValid(grant->grantee) && strcmp(grant->name, PGR_PUBLIC) == 0)
+		return false;
+	return !pgr_access_is_role(grant->grantee, grant->name);
+}
+
+static void
+count_orphans(const PgrDefinition *definition, void *arg)
+{
+	PgrText name = {definition->name, definition->name_len};
+	int *orphans = arg;
+	PgrGrant *list;
+	int n;
+
+	*orphans += !pgr_access_is_role(definition->owner, definition->owner_name);
+	list = pgr_table->grants(name, PGR_VIEW_STATEMENT, &n);
+	for (int i = 0; i < n; i++)
+		*orphans += is_orphan(&list[i]);
+	pfree(list);
+}
+
+int
+pgr_grants_count_orphans(void)
+{
+	int orphans = 0;
+
+	pgr_table->each_definition(PGR_VIEW_STATEMENT, count_orphans, &orphans);
+	return orphans;
 }
 
 static void
 check_grant(const PgrGrant *grant, void (*visit)(const char *, void *),
 			void *arg)
 {
-	const char *why;
-
-	if (!OidIsValid(grant->grantee) && strcmp(grant->name, PGR_PUBLIC) == 0)
-		return;
-	why = why_no_role(grant->grantee, grant->name);
-	if (why != NULL)
+	if (is_orphan(grant))
 		visit(psprintf("grant of %s to \"%s\": %s",
 					   pgr_access_privilege_name(grant->privilege),
-					   grant->name, why),
+					   grant->name, why_no_role(grant->grantee, grant->name)),
 			  arg);
 }
 

@@ -32,6 +32,15 @@ extern void pgr_grants_rename(const PgrDefinition *definition,
 extern int64 pgr_grants_restore(void);
 
 /*
+ * The same for what is recorded for the name "from" and means no role: it
+ * becomes the role's that "to" names.
+ */
+extern int64 pgr_grants_pass_on(const char *from, const char *to, Oid to_oid);
+
+/* Owners and grantees of this database that are no role; on a standby, too. */
+extern int pgr_grants_count_orphans(void);
+
+/*
  * Of a registry that the image knows: its grants become those of the table
  * with this transaction, if they are others.
  */

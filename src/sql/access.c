@@ -69,7 +69,8 @@ pg_attribute_noreturn() refuse_grantee(const char *grantee)
 			 errmsg("role \"%.*s\" does not exist",
 					pg_mbcliplen(grantee, (int) strlen(grantee), NAMEDATALEN - 1),
 					grantee),
-			 pg_strcasecmp(grantee, PGR_PUBLIC) == 0 ?
+			 pg_strcasecmp(grantee, PGR_PUBLIC) == 0 &&
+				 strcmp(grantee, PGR_PUBLIC) != 0 ?
 			 errhint("For everybody, write \"%s\" in lower case.", PGR_PUBLIC) :
 			 0));
 }
@@ -123,11 +124,27 @@ pgr_sql_revoke_access(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* Names decide whose rights come back, so nobody may do this by default. */
+/*
+ * Names decide whose rights come back, so nobody may do this by default.  Both
+ * or none: what was "from_role" is "to_role" now.
+ */
 Datum
 pgr_sql_restore_grants(PG_FUNCTION_ARGS)
 {
+	char *to;
+
 	pgr_write_allowed_here("registry.restore_grants()");
+	if (PG_ARGISNULL(0) && PG_ARGISNULL(1))
+	{
+		pgr_write_lock_directory();
+		PG_RETURN_INT64(pgr_grants_restore());
+	}
+	pgr_refuse_null(fcinfo, 0, "from_role");
+	pgr_refuse_null(fcinfo, 1, "to_role");
+	to = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	if (strcmp(to, PGR_PUBLIC) == 0)
+		refuse_grantee(to);
 	pgr_write_lock_directory();
-	PG_RETURN_INT64(pgr_grants_restore());
+	PG_RETURN_INT64(pgr_grants_pass_on(text_to_cstring(PG_GETARG_TEXT_PP(0)),
+									   to, grantee_oid(to)));
 }
