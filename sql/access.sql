@@ -269,6 +269,10 @@ SELECT may_read('reader', 'nobody', 'owner');
 ROLLBACK;
 SELECT may_read('reader', 'nobody', 'owner');
 DELETE FROM registry.grants WHERE grantee = 'public';
+-- Rows for the rates, or for a registry that is not there, mean nothing.
+INSERT INTO registry.grants SELECT r, 'write', 'public', 0 FROM unnest(ARRAY['rates', 'no such', '', repeat('x', 100)]) r;
+SELECT outcome($$registry.put('rates', 'USD', '1')$$), outcome($$registry.rate('EUR', 'USD', missing_ok => true)$$);
+DELETE FROM registry.grants WHERE registry <> ALL (ARRAY['kept', 'light']);
 -- Public is a name and an oid, too.
 INSERT INTO registry.grants SELECT r, 'read', 'Public', 0 FROM unnest(ARRAY['kept', 'light']) r;
 INSERT INTO registry.grants SELECT r, 'read', 'public', 'regress_access_nobody'::regrole FROM unnest(ARRAY['kept', 'light']) r;

@@ -77,7 +77,9 @@ pgr_access_block_has(const PgrBlock *block, const PgrGrant *list, int n)
 {
 	PgrGrants grants = grants_in_block(block);
 
-	return grants.n == n && memcmp(grants.list, list, n * sizeof(*list)) == 0;
+	return grants.n == n &&
+		(grants.list == NULL ||
+		 memcmp(grants.list, list, n * sizeof(*list)) == 0);
 }
 
 PgrGrants

@@ -796,7 +796,6 @@ pgr_pending_prepare_commit(void)
 	Size wanted = 0;
 	int n;
 
-	CommandCounterIncrement(); /* the last command's rows: emit_grants() */
 	changes = pgr_pending_oldest_first(&n);
 	/* the newest state, held until the transaction's end; no read follows */
 	pin = pgr_pin_advance();

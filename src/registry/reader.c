@@ -474,7 +474,9 @@ pgr_reader_estimate(PgrText name, double *entries)
 	uint32 slot;
 	int cell;
 
-	if (name.len == 0 || name.len >= PGR_NAME_LEN || pgr_image == NULL)
+	/* an image that lags may have grants that have been revoked */
+	if (name.len == 0 || name.len >= PGR_NAME_LEN || pgr_image == NULL ||
+		pgr_follow_lags(MyDatabaseId))
 		return false;
 	cell = pgr_line_pin(GetCurrentStatementStartTimestamp(), &generation,
 						&root);
