@@ -9,6 +9,7 @@ use lib "$FindBin::RealBin/lib";
 
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use RawProtocol;
 use Test::More;
 
 my $refused = qr/does not exist or you may not read it/;
@@ -92,6 +93,30 @@ is(reads($node, 'dave') . reads($node, 'bob'), 'v refused refused', 'a grant and
 $node->safe_psql('postgres', q(SELECT registry.reload('kept')));
 is(reads($node, 'dave') . reads($node, 'bob'), 'v refused refused', 'and once it is in memory');
 $node->safe_psql('postgres', q(SELECT registry.grant_access(r, 'read', 'bob') FROM unnest(ARRAY['kept', 'light']) r));
+
+# What a session has found out does not outlive its reason, within a transaction either.
+$node->safe_psql('postgres', q(
+	CREATE FUNCTION cached() RETURNS text LANGUAGE plpgsql AS 'BEGIN RETURN registry.get_text(''kept'', ''k''); END';
+	SELECT registry.grant_access('kept', 'read', 'pg_database_owner');
+	CREATE ROLE erin));
+for my $case (
+	[ 'the owner of the database', 'ALTER DATABASE postgres OWNER TO erin', 'ALTER DATABASE postgres OWNER TO postgres' ],
+	[ 'a member', 'GRANT bob TO erin', 'REVOKE bob FROM erin' ],
+	[ 'a role of that name', 'ALTER ROLE erin RENAME TO frank; ALTER ROLE bob RENAME TO bobby; ALTER ROLE frank RENAME TO bob; SELECT registry.restore_grants()',
+		'ALTER ROLE bob RENAME TO frank; ALTER ROLE bobby RENAME TO bob; ALTER ROLE frank RENAME TO erin; SELECT registry.restore_grants()' ])
+{
+	my ($name, $begin, $end) = @$case;
+	my $session = RawProtocol->new($node, 'postgres');
+
+	$node->safe_psql('postgres', $begin);
+	$session->query('SET ROLE ' . ($name =~ /name/ ? 'bob' : 'erin'));
+	$session->query('BEGIN ISOLATION LEVEL REPEATABLE READ');
+	is($session->one('SELECT cached()'), 'v', "$name reads");
+	$node->safe_psql('postgres', $end);
+	is($session->sqlstate('SELECT cached()'), '42704', 'and when he is it no more, he does not');
+	$session->close;
+}
+$node->safe_psql('postgres', q(SELECT registry.revoke_access('kept', 'read', 'pg_database_owner')));
 
 # 2. A restore into a cluster whose roles have other oids: where bob's oid is mallory's, and there is no dave.
 my $oid = $node->safe_psql('postgres', q(SELECT oid FROM pg_roles WHERE rolname = 'bob'));
