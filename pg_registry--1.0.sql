@@ -76,6 +76,18 @@ CREATE TABLE registry.changes (
     keys text[]);
 CREATE INDEX changes_written_by ON registry.changes (written_by);
 
+-- Who may do what besides the owner.  A grantee is the role of that name, as
+-- long as it has that oid; "public", with 0, is everybody.
+CREATE TABLE registry.grants (
+    registry text COLLATE "C" NOT NULL,
+    privilege text COLLATE "C" NOT NULL
+        CHECK (privilege IN ('read', 'write', 'admin')),
+    grantee text COLLATE "C" NOT NULL,
+    grantee_oid oid NOT NULL,
+    grantor text NOT NULL DEFAULT current_user,
+    granted_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (registry, privilege, grantee));
+
 CREATE FUNCTION registry.definitions_changed()
 RETURNS trigger
 AS 'MODULE_PATHNAME', 'pgr_sql_definitions_trigger'
@@ -86,6 +98,11 @@ RETURNS trigger
 AS 'MODULE_PATHNAME', 'pgr_sql_entries_trigger'
 LANGUAGE C;
 
+CREATE FUNCTION registry.grants_changed()
+RETURNS trigger
+AS 'MODULE_PATHNAME', 'pgr_sql_grants_trigger'
+LANGUAGE C;
+
 CREATE FUNCTION registry.changes_refused()
 RETURNS trigger
 AS 'MODULE_PATHNAME', 'pgr_sql_changes_trigger'
@@ -94,6 +111,7 @@ LANGUAGE C;
 CREATE TRIGGER refused BEFORE INSERT OR UPDATE ON registry.changes
     FOR EACH ROW EXECUTE FUNCTION registry.changes_refused();
 ALTER TABLE registry.changes ENABLE ALWAYS TRIGGER refused;
+
 CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE
     ON registry.definitions
     FOR EACH ROW EXECUTE FUNCTION registry.definitions_changed();
@@ -113,20 +131,30 @@ CREATE TRIGGER emptied AFTER TRUNCATE
     ON registry.stored_entries
     FOR EACH STATEMENT EXECUTE FUNCTION registry.entries_changed();
 
+CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE
+    ON registry.grants
+    FOR EACH ROW EXECUTE FUNCTION registry.grants_changed();
+CREATE TRIGGER emptied AFTER TRUNCATE
+    ON registry.grants
+    FOR EACH STATEMENT EXECUTE FUNCTION registry.grants_changed();
+
 ALTER TABLE registry.definitions ENABLE ALWAYS TRIGGER changed;
 ALTER TABLE registry.definitions ENABLE ALWAYS TRIGGER emptied;
 ALTER TABLE registry.stored_entries ENABLE ALWAYS TRIGGER changes;
 ALTER TABLE registry.stored_entries ENABLE ALWAYS TRIGGER changed;
 ALTER TABLE registry.stored_entries ENABLE ALWAYS TRIGGER empties;
 ALTER TABLE registry.stored_entries ENABLE ALWAYS TRIGGER emptied;
+ALTER TABLE registry.grants ENABLE ALWAYS TRIGGER changed;
+ALTER TABLE registry.grants ENABLE ALWAYS TRIGGER emptied;
 
 -- pg_dump has their rows, and whoever may dump the database may read them.
 SELECT pg_catalog.pg_extension_config_dump('registry.definitions', '');
 SELECT pg_catalog.pg_extension_config_dump('registry.stored_entries', '');
+SELECT pg_catalog.pg_extension_config_dump('registry.grants', '');
 SELECT pg_catalog.pg_extension_config_dump('registry.rate_sets', '');
 SELECT pg_catalog.pg_extension_config_dump('registry.rate_sets_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('registry.rate_set_values', '');
-GRANT SELECT ON registry.definitions, registry.stored_entries,
+GRANT SELECT ON registry.definitions, registry.stored_entries, registry.grants,
     registry.rate_sets, registry.rate_sets_id_seq, registry.rate_set_values
     TO pg_database_owner;
 
@@ -160,7 +188,29 @@ RETURNS void
 AS 'MODULE_PATHNAME', 'pgr_sql_alter_registry'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
--- The image of a durable registry against its table; no row: they agree.
+-- Privileges: read, write, admin.  A grantee is a role's name, or 'public'.
+CREATE FUNCTION registry.grant_access(
+    registry text, privilege text, grantee text)
+RETURNS void
+AS 'MODULE_PATHNAME', 'pgr_sql_grant_access'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+CREATE FUNCTION registry.revoke_access(
+    registry text, privilege text, grantee text)
+RETURNS void
+AS 'MODULE_PATHNAME', 'pgr_sql_revoke_access'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+-- Owners and grantees that are no role here become, after a restore, the roles
+-- that have their names; or, of one name, the role that it is called now.
+CREATE FUNCTION registry.restore_grants(
+    from_role text DEFAULT NULL, to_role text DEFAULT NULL)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'pgr_sql_restore_grants'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+-- The image of a registry against its tables; no row: they agree.  Without a
+-- key: its owner, or a grantee, is no role of this cluster.
 CREATE FUNCTION registry.verify(
     registry text, OUT key text, OUT problem text)
 RETURNS SETOF record
@@ -510,7 +560,7 @@ CREATE FUNCTION registry.list_registries(
     OUT value_type text,
     OUT keys text,
     OUT durable boolean,
-    OUT owner oid,
+    OUT owner name,
     OUT state text,
     OUT entries bigint,
     OUT bytes bigint,
@@ -564,14 +614,11 @@ CREATE FUNCTION registry.list_checks(
     OUT hint text)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'pgr_sql_list_checks'
-LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 12;
+LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 13;
 
 CREATE VIEW registry.registries AS
-    SELECT name, value_type, keys, durable,
-           CASE WHEN owner IS NOT NULL THEN pg_catalog.pg_get_userbyid(owner) END
-               AS owner,
-           state, entries, bytes, last_change, stale, max_age, on_stale,
-           fallback_reads
+    SELECT name, value_type, keys, durable, owner, state, entries, bytes,
+           last_change, stale, max_age, on_stale, fallback_reads
       FROM registry.list_registries();
 
 CREATE VIEW registry.rates AS

@@ -294,25 +294,41 @@ pgr_changes_write(PgrText registry, const PgrChange *changes, int n)
 	table_close(relation, NoLock);
 }
 
-void
-pgr_changes_note(PgrText registry)
+/* What this subtransaction has noted last need not be noted again. */
+static void
+note(PgrText registry, bool all)
 {
+	static const PgrChange none = {0};
 	static LocalTransactionId transaction = InvalidLocalTransactionId;
 	static SubTransactionId subtransaction = InvalidSubTransactionId;
 	static char name[PGR_NAME_LEN];
 	static uint32 len = 0;
+	static bool was_all = false;
 
 	if (registry.len == 0 || registry.len >= PGR_NAME_LEN || !is_needed())
 		return;
 	if (transaction == PgrLocalTransactionId() &&
-		subtransaction == GetCurrentSubTransactionId() &&
+		subtransaction == GetCurrentSubTransactionId() && was_all >= all &&
 		len == registry.len && memcmp(name, registry.data, len) == 0)
 		return;
-	pgr_changes_write(registry, NULL, 0);
+	pgr_changes_write(registry, all ? NULL : &none, 0);
 	transaction = PgrLocalTransactionId();
 	subtransaction = GetCurrentSubTransactionId();
 	len = registry.len;
 	memcpy(name, registry.data, len);
+	was_all = all;
+}
+
+void
+pgr_changes_note(PgrText registry)
+{
+	note(registry, true);
+}
+
+void
+pgr_changes_note_grants(PgrText registry)
+{
+	note(registry, false);
 }
 
 /* ------------------------------------------------------------------------

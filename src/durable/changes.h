@@ -5,7 +5,8 @@
  * A standby replays rows, and no trigger fires there.  So each transaction
  * that changes durable registries leaves one row for each of them, with the
  * keys, or without any: then whoever follows reads all of it (clear, TRUNCATE,
- * a definition, very many keys, changes that no list has).  The row is written
+ * a definition, very many keys, changes that no list has).  An empty list of
+ * keys means grants, which are read with every row.  The row is written
  * by that transaction, so it becomes visible with the rows that it tells of,
  * and not at all after a rollback.
  *
@@ -29,6 +30,9 @@ extern void pgr_changes_write(PgrText registry, const PgrChange *changes,
 
 /* The same without keys, for each row or statement: one row of the log. */
 extern void pgr_changes_note(PgrText registry);
+
+/* Its grants, and no key: a row whose list of keys is empty, not NULL. */
+extern void pgr_changes_note_grants(PgrText registry);
 
 /* A row: keys NULL = all.  Without a name: nothing below "pruned" is left. */
 typedef struct PgrChangesRow

@@ -334,6 +334,8 @@ read_registry(Changed *changed, PgrRestated *registry)
 		definition->name_len = (uint16) name.len;
 		return;
 	}
+	registry->grants = pgr_table->grants(name, PGR_VIEW_STATEMENT,
+										 &registry->ngrants);
 	if (!definition->durable)
 		return;
 	if (changed->all)

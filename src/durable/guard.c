@@ -63,6 +63,10 @@ static const OurTrigger ours[] = {
 	 "BEFORE TRUNCATE", "entries_changed"},
 	{"stored_entries", "emptied", TRIGGER_TYPE_TRUNCATE, "AFTER TRUNCATE",
 	 "entries_changed"},
+	{"grants", "changed", ROW_CHANGES, "AFTER INSERT OR UPDATE OR DELETE",
+	 "grants_changed"},
+	{"grants", "emptied", TRIGGER_TYPE_TRUNCATE, "AFTER TRUNCATE",
+	 "grants_changed"},
 };
 
 typedef enum TriggerState
@@ -109,18 +113,11 @@ state_in(const TriggerDesc *triggers, const OurTrigger *our)
 	return MISSING;
 }
 
-static Oid
-table_of(const OurTrigger *our)
-{
-	return strcmp(our->table, "definitions") == 0 ? pgr_tables_definitions() :
-													pgr_tables_entries();
-}
-
 /* With "lock" held from now to the end of the transaction; NoLock: not held. */
 static TriggerState
 state_of(const OurTrigger *our, LOCKMODE lock)
 {
-	Oid table = table_of(our);
+	Oid table = pgr_tables_named(our->table);
 	TriggerState state;
 	Relation relation;
 
@@ -284,7 +281,7 @@ is_our_table(Oid table)
 	if (!OidIsValid(table) || !OidIsValid(extension))
 		return false;
 	return table == pgr_tables_definitions() ||
-		table == pgr_tables_entries() ||
+		table == pgr_tables_entries() || table == pgr_tables_grants() ||
 		getExtensionOfObject(RelationRelationId, table) == extension;
 }
 
@@ -348,7 +345,8 @@ is_of_interest(ObjectAccessType access, Oid class, const void *arg)
 static void
 note_schema(Oid schema)
 {
-	static const char *const tables[] = {"definitions", "stored_entries"};
+	static const char *const tables[] = {"definitions", "stored_entries",
+										 "grants"};
 	Oid extension = pgr_directory_extension();
 
 	if (!OidIsValid(extension) ||

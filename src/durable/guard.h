@@ -23,6 +23,10 @@
  *		not listed: a load that begins then sees all rows of before, and every
  *		later change is listed.
  *
+ * Grants of a memory registry, which is not forgotten, are read from the table
+ * while the directory is not complete; the load that makes it so brings them
+ * up to date, under the same locks.
+ *
  * A rolled back ALTER TABLE has changed nothing, and nothing is forgotten.
  * What the transaction itself reads after its ALTER TABLE is the table.
  */

@@ -12,6 +12,7 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "durable/grants.h"
 #include "durable/guard.h"
 #include "durable/load.h"
 #include "durable/rate_sets.h"
@@ -122,7 +123,12 @@ pgr_load_registry(PgrDefinition *definition)
 static void
 make_known(const PgrDefinition *definition, void *arg)
 {
-	if (!pgr_write_is_known(definition))
+	PgrText name = {definition->name, definition->name_len};
+	PgrDefinition known;
+
+	if (pgr_write_find_known(name, &known))
+		pgr_grants_refresh(&known);
+	else
 		pgr_pending_create(definition);
 }
 

@@ -101,7 +101,7 @@ pgr_rows_open(PgrText registry)
 		pgr_tables_missing();
 	pgr_pending_unlisted();
 	rows->table = table_open(table, RowExclusiveLock);
-	pgr_tables_check(rows->table, false);
+	pgr_tables_check(rows->table, PGR_OF_ENTRIES);
 	rows->estate = CreateExecutorState();
 	rows->result = makeNode(ResultRelInfo);
 	describe_update(rows);

@@ -16,6 +16,7 @@
 
 #include "base/compat.h"
 #include "durable/changes.h"
+#include "durable/grants.h"
 #include "durable/guard.h"
 #include "durable/rows.h"
 #include "durable/statement.h"
@@ -79,8 +80,8 @@ static PgrStatement delete_definition = {
  */
 
 /* Our triggers keep quiet, as the caller lists what it does himself. */
-static int64
-run(PgrStatement *statement, Datum *values, const char *nulls)
+int64
+pgr_store_run(PgrStatement *statement, Datum *values, const char *nulls)
 {
 	int outer = pgr_store_quiet_at;
 	volatile int64 count = 0;
@@ -224,7 +225,7 @@ pgr_store_clear(const PgrDefinition *definition)
 	{
 		values[0] = name_datum(definition);
 		values[1] = now_datum();
-		n = run(&delete_all, values, NULL);
+		n = pgr_store_run(&delete_all, values, NULL);
 	}
 	if (is_listed(definition))
 		pgr_pending_clear(definition);
@@ -240,8 +241,8 @@ static void
 definition_values(const PgrDefinition *definition, Datum *values, char *nulls)
 {
 	Interval *max_age = pgr_max_age_to_interval(definition->max_age_us);
-	/* NULL: it is nobody here, and stays what it was elsewhere */
-	char *owner = GetUserNameFromId(definition->owner, true);
+	/* too long for a role of ours: it stays what it is */
+	bool no_owner = definition->owner_name[0] == '\0';
 
 	values[0] = name_datum(definition);
 	values[1] = CStringGetTextDatum(
@@ -250,8 +251,8 @@ definition_values(const PgrDefinition *definition, Datum *values, char *nulls)
 	values[3] = IntervalPGetDatum(max_age);
 	nulls[3] = max_age == NULL ? 'n' : ' ';
 	values[4] = CStringGetTextDatum(pgr_on_stale_name(definition->on_stale));
-	values[5] = owner ? CStringGetTextDatum(owner) : (Datum) 0;
-	nulls[5] = nulls[6] = owner ? ' ' : 'n';
+	values[5] = CStringGetTextDatum(definition->owner_name);
+	nulls[5] = nulls[6] = no_owner ? 'n' : ' ';
 	values[6] = ObjectIdGetDatum(definition->owner);
 	values[7] = TimestampTzGetDatum(definition->created_at);
 }
@@ -279,8 +280,10 @@ pgr_store_create(PgrDefinition *definition)
 	Datum values[8];
 	char nulls[] = "        ";
 
+	/* nobody's wish: a registry of this name has left them */
+	pgr_grants_remove_all(definition);
 	definition_values(definition, values, nulls);
-	(void) run(&insert_definition, values, nulls);
+	(void) pgr_store_run(&insert_definition, values, nulls);
 	pgr_changes_note(name_of(definition));
 	definition->residency = residency_of_new(definition);
 	pgr_pending_create(definition);
@@ -293,10 +296,11 @@ pgr_store_drop(const PgrDefinition *definition)
 
 	values[0] = name_datum(definition);
 	values[1] = now_datum();
-	(void) run(&delete_definition, values, NULL);
+	(void) pgr_store_run(&delete_definition, values, NULL);
 	pgr_changes_note(name_of(definition));
 	if (definition->durable)
-		(void) run(&delete_all, values, NULL);
+		(void) pgr_store_run(&delete_all, values, NULL);
+	pgr_grants_remove_all(definition);
 	pgr_pending_drop(definition);
 }
 
@@ -315,7 +319,7 @@ rename_rows(const PgrDefinition *definition, const PgrDefinition *altered)
 				 errhint("Delete them, or create that registry, which then has them.")));
 	values[0] = name_datum(definition);
 	values[1] = name_datum(altered);
-	(void) run(&rename_entries, values, NULL);
+	(void) pgr_store_run(&rename_entries, values, NULL);
 }
 
 void
@@ -326,10 +330,13 @@ pgr_store_alter(const PgrDefinition *definition, const PgrDefinition *altered)
 
 	definition_values(altered, values, nulls);
 	values[8] = name_datum(definition);
-	(void) run(&update_definition, values, nulls);
+	(void) pgr_store_run(&update_definition, values, nulls);
 	pgr_changes_note(name_of(definition));
 	pgr_changes_note(name_of(altered));
 	if (strcmp(definition->name, altered->name) != 0)
+	{
 		rename_rows(definition, altered);
+		pgr_grants_rename(definition, altered);
+	}
 	pgr_pending_alter(definition, altered);
 }

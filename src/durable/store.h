@@ -13,6 +13,7 @@
 #ifndef PGR_DURABLE_STORE_H
 #define PGR_DURABLE_STORE_H
 
+#include "durable/statement.h"
 #include "registry/write.h"
 
 typedef struct PgrStorePut
@@ -45,5 +46,12 @@ extern void pgr_store_alter(const PgrDefinition *definition,
  * lists; -1 if there is none.
  */
 extern int pgr_store_quiet_at;
+
+/*
+ * pgr_statement_run(), and our triggers keep quiet: the caller lists what it
+ * does.
+ */
+extern int64 pgr_store_run(PgrStatement *statement, Datum *values,
+						   const char *nulls);
 
 #endif /* PGR_DURABLE_STORE_H */

@@ -29,6 +29,7 @@
 #include "durable/changes.h"
 #include "durable/rate_sets.h"
 #include "durable/tables.h"
+#include "registry/access.h"
 #include "registry/directory.h"
 #include "registry/stale.h"
 
@@ -60,6 +61,12 @@ pgr_tables_entries(void)
 }
 
 Oid
+pgr_tables_grants(void)
+{
+	return pgr_tables_named("grants");
+}
+
+Oid
 pgr_tables_changes(void)
 {
 	return pgr_tables_named("changes");
@@ -75,12 +82,24 @@ pgr_tables_missing(void)
 }
 
 /* The types of the columns that this library knows; there may be more. */
-static const Oid definition_types[PGR_DEF_COLUMNS] = {
+static const Oid definition_types[] = {
 	TEXTOID, TEXTOID, TEXTOID, BOOLOID, INTERVALOID,
 	TEXTOID, BOOLOID, TEXTOID, OIDOID,  TIMESTAMPTZOID,
 };
-static const Oid entry_types[PGR_ENTRY_COLUMNS] = {
+static const Oid entry_types[] = {
 	TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
+};
+
+static const Oid grant_types[] = {TEXTOID, TEXTOID, TEXTOID, OIDOID};
+
+static const struct
+{
+	const Oid *types;
+	int n;
+} columns_of[] = {
+	[PGR_OF_DEFINITIONS] = {definition_types, lengthof(definition_types)},
+	[PGR_OF_ENTRIES] = {entry_types, lengthof(entry_types)},
+	[PGR_OF_GRANTS] = {grant_types, lengthof(grant_types)},
 };
 
 static bool
@@ -95,12 +114,10 @@ has_columns(TupleDesc desc, const Oid *types, int n)
 }
 
 void
-pgr_tables_check(Relation relation, bool definitions)
+pgr_tables_check(Relation relation, PgrRowKind kind)
 {
-	if (definitions)
-		pgr_tables_check_columns(relation, definition_types, PGR_DEF_COLUMNS);
-	else
-		pgr_tables_check_columns(relation, entry_types, PGR_ENTRY_COLUMNS);
+	pgr_tables_check_columns(relation, columns_of[kind].types,
+							 columns_of[kind].n);
 }
 
 void
@@ -132,12 +149,12 @@ column(HeapTuple tuple, TupleDesc desc, int number)
 	return value;
 }
 
-static bool
-role_has_name(Oid role, const char *name)
+/* A longer name is no role's: the empty one is not, either. */
+static void
+set_role_name(char role[PGR_ROLE_LEN], const char *name)
 {
-	char *now = GetUserNameFromId(role, true);
-
-	return now != NULL && strcmp(now, name) == 0;
+	if (strlen(name) < PGR_ROLE_LEN)
+		strlcpy(role, name, PGR_ROLE_LEN);
 }
 
 static void
@@ -170,7 +187,6 @@ void
 pgr_tables_read_definition(HeapTuple tuple, TupleDesc desc,
 						   PgrDefinition *definition)
 {
-	Oid owner = DatumGetObjectId(column(tuple, desc, PGR_DEF_OWNER_OID));
 	bool no_max_age;
 	Datum max_age = heap_getattr(tuple, PGR_DEF_MAX_AGE, desc, &no_max_age);
 
@@ -189,9 +205,10 @@ pgr_tables_read_definition(HeapTuple tuple, TupleDesc desc,
 			DatumGetIntervalP(max_age));
 	definition->on_stale = pgr_on_stale_from_text(
 		TextDatumGetCString(column(tuple, desc, PGR_DEF_ON_STALE)));
-	if (role_has_name(owner,
-					  TextDatumGetCString(column(tuple, desc, PGR_DEF_OWNER))))
-		definition->owner = owner;
+	definition->owner = DatumGetObjectId(
+		column(tuple, desc, PGR_DEF_OWNER_OID));
+	set_role_name(definition->owner_name,
+				  TextDatumGetCString(column(tuple, desc, PGR_DEF_OWNER)));
 	definition->created_at = DatumGetTimestampTz(
 		column(tuple, desc, PGR_DEF_CREATED_AT));
 }
@@ -222,6 +239,29 @@ pgr_tables_read_entry(HeapTuple tuple, TupleDesc desc, PgrTableRow *row)
 	row->updated_at = DatumGetTimestampTz(
 		column(tuple, desc, PGR_ENTRY_UPDATED_AT));
 	row->expires_at = expiry(tuple, desc);
+}
+
+PgrText
+pgr_tables_registry_of_grant(HeapTuple tuple, TupleDesc desc)
+{
+	return text_column(tuple, desc, PGR_GRANT_REGISTRY);
+}
+
+static void
+read_grant(HeapTuple tuple, TupleDesc desc, PgrGrant *grant)
+{
+	PgrPrivilege privilege;
+
+	memset(grant, 0, sizeof(*grant));
+	grant->grantee = DatumGetObjectId(
+		column(tuple, desc, PGR_GRANT_GRANTEE_OID));
+	if (pgr_access_privilege_from_text(TextDatumGetCString(
+										   column(tuple, desc,
+												  PGR_GRANT_PRIVILEGE)),
+									   &privilege))
+		grant->privilege = privilege;
+	set_role_name(grant->name,
+				  TextDatumGetCString(column(tuple, desc, PGR_GRANT_GRANTEE)));
 }
 
 /* ------------------------------------------------------------------------
@@ -278,7 +318,7 @@ index_for(Relation relation, int nkeys, const ScanKeyData *keys)
 typedef bool (*VisitTuple)(HeapTuple tuple, TupleDesc desc, void *arg);
 
 static void
-scan_table(Oid table, bool definitions, PgrTableView view, int nkeys,
+scan_table(Oid table, PgrRowKind kind, PgrTableView view, int nkeys,
 		   ScanKeyData *keys, VisitTuple visit, void *arg)
 {
 	Relation relation = table_open(table, AccessShareLock);
@@ -287,7 +327,7 @@ scan_table(Oid table, bool definitions, PgrTableView view, int nkeys,
 	SysScanDesc scan;
 	HeapTuple tuple;
 
-	pgr_tables_check(relation, definitions);
+	pgr_tables_check(relation, kind);
 	snapshot = pgr_tables_snapshot(view);
 	scan = systable_beginscan(relation, index, OidIsValid(index), snapshot,
 							  nkeys, keys);
@@ -319,7 +359,8 @@ find_definition(PgrText name, PgrTableView view, PgrDefinition *definition)
 	if (!OidIsValid(table))
 		return false;
 	key_is(&key, PGR_DEF_NAME, name);
-	scan_table(table, true, view, 1, &key, take_definition, definition);
+	scan_table(table, PGR_OF_DEFINITIONS, view, 1, &key, take_definition,
+			   definition);
 	return definition->name_len > 0;
 }
 
@@ -350,7 +391,8 @@ each_definition(PgrTableView view,
 	DefinitionVisit each = {visit, arg};
 
 	if (OidIsValid(table))
-		scan_table(table, true, view, 0, NULL, visit_definition, &each);
+		scan_table(table, PGR_OF_DEFINITIONS, view, 0, NULL, visit_definition,
+				   &each);
 }
 
 typedef struct EntryFound
@@ -385,7 +427,7 @@ find_entry(PgrText registry, PgrText key, PgrTableView view, PgrTableRow *row)
 		return false;
 	key_is(&keys[0], PGR_ENTRY_REGISTRY, registry);
 	key_is(&keys[1], PGR_ENTRY_KEY, key);
-	scan_table(table, false, view, 2, keys, take_entry, &found);
+	scan_table(table, PGR_OF_ENTRIES, view, 2, keys, take_entry, &found);
 	return found.found;
 }
 
@@ -419,7 +461,7 @@ scan_entries(PgrText registry, PgrTableView view,
 	if (!OidIsValid(table))
 		pgr_tables_missing();
 	key_is(&key, PGR_ENTRY_REGISTRY, registry);
-	scan_table(table, false, view, 1, &key, visit_entry, &each);
+	scan_table(table, PGR_OF_ENTRIES, view, 1, &key, visit_entry, &each);
 }
 
 bool
@@ -433,8 +475,47 @@ pgr_tables_have_entries(PgrText name, PgrTableView view)
 	if (!OidIsValid(table))
 		return false;
 	key_is(&key, PGR_ENTRY_REGISTRY, name);
-	scan_table(table, false, view, 1, &key, take_entry, &found);
+	scan_table(table, PGR_OF_ENTRIES, view, 1, &key, take_entry, &found);
 	return found.found;
+}
+
+typedef struct GrantList
+{
+	PgrGrant *list;
+	int n;
+	int capacity;
+} GrantList;
+
+static bool
+collect_grant(HeapTuple tuple, TupleDesc desc, void *arg)
+{
+	GrantList *grants = arg;
+
+	if (grants->n == grants->capacity)
+	{
+		grants->capacity *= 2;
+		grants->list = repalloc_huge(grants->list,
+									 grants->capacity * sizeof(PgrGrant));
+	}
+	read_grant(tuple, desc, &grants->list[grants->n++]);
+	return true;
+}
+
+/* In the order of the primary key. */
+static PgrGrant *
+list_grants(PgrText registry, PgrTableView view, int *n)
+{
+	Oid table = pgr_tables_grants();
+	GrantList grants = {.capacity = 8};
+	ScanKeyData key;
+
+	grants.list = palloc(grants.capacity * sizeof(PgrGrant));
+	key_is(&key, PGR_GRANT_REGISTRY, registry);
+	if (OidIsValid(table))
+		scan_table(table, PGR_OF_GRANTS, view, 1, &key, collect_grant,
+				   &grants);
+	*n = grants.n;
+	return grants.list;
 }
 
 const PgrTable pgr_tables = {
@@ -442,6 +523,7 @@ const PgrTable pgr_tables = {
 	.each_definition = each_definition,
 	.find = find_entry,
 	.scan = scan_entries,
+	.grants = list_grants,
 	.rates = pgr_rate_sets_block,
 	.rate_set = pgr_rate_sets_row_of,
 	.log_changes = pgr_changes_write,

@@ -4,6 +4,7 @@
  *
  *		registry.definitions	one row for each registry
  *		registry.stored_entries	one row for each entry of a durable registry
+ *		registry.grants			one row for each privilege of each grantee
  *		registry.changes	what standbys are to read anew (changes.h)
  *
  * and, read and written by rate_sets.h,
@@ -62,10 +63,20 @@ enum PgrChangesColumn
 	PGR_CHANGES_COLUMNS = PGR_CHANGES_KEYS
 };
 
+/* Columns of registry.grants that we read. */
+enum PgrGrantColumn
+{
+	PGR_GRANT_REGISTRY = 1,
+	PGR_GRANT_PRIVILEGE,
+	PGR_GRANT_GRANTEE,
+	PGR_GRANT_GRANTEE_OID
+};
+
 /* 0 if the extension is not installed here. */
 extern Oid pgr_tables_named(const char *name); /* or an index */
 extern Oid pgr_tables_definitions(void);
 extern Oid pgr_tables_entries(void);
+extern Oid pgr_tables_grants(void);
 extern Oid pgr_tables_changes(void);
 
 /* ERROR undefined_table, with what to do. */
@@ -74,22 +85,29 @@ extern void pgr_tables_missing(void) pg_attribute_noreturn();
 /* A registered copy: of the statement's snapshot, or of one taken now. */
 extern Snapshot pgr_tables_snapshot(PgrTableView view);
 
+typedef enum PgrRowKind
+{
+	PGR_OF_DEFINITIONS,
+	PGR_OF_ENTRIES,
+	PGR_OF_GRANTS
+} PgrRowKind;
+
 /*
  * ERROR 55000 if it has not the columns that we read, since it was made by
  * another version.
  */
-extern void pgr_tables_check(Relation relation, bool definitions);
+extern void pgr_tables_check(Relation relation, PgrRowKind kind);
 extern void pgr_tables_check_columns(Relation relation, const Oid *types,
 									 int n);
 
-/*
- * A row as the image knows it.  The owner is 0, so that only superusers may
- * read and write, unless the role of that oid still has that name.
- */
+/* A row as the image knows it. */
 extern void pgr_tables_read_definition(HeapTuple tuple, TupleDesc desc,
 									   PgrDefinition *definition);
 extern void pgr_tables_read_entry(HeapTuple tuple, TupleDesc desc,
 								  PgrTableRow *row);
+
+/* The registry of a row of grants. */
+extern PgrText pgr_tables_registry_of_grant(HeapTuple tuple, TupleDesc desc);
 
 /* Is there any entry for a registry of this name? */
 extern bool pgr_tables_have_entries(PgrText name, PgrTableView view);

@@ -35,6 +35,7 @@
 
 PG_FUNCTION_INFO_V1(pgr_sql_entries_trigger);
 PG_FUNCTION_INFO_V1(pgr_sql_definitions_trigger);
+PG_FUNCTION_INFO_V1(pgr_sql_grants_trigger);
 
 /* Not in a trigger that somebody else's row fires during our statement. */
 static bool
@@ -314,7 +315,7 @@ pgr_sql_entries_trigger(PG_FUNCTION_ARGS)
 								   unchanged_row(trigger) :
 								   NULL);
 	}
-	pgr_tables_check(trigger->tg_relation, false);
+	pgr_tables_check(trigger->tg_relation, PGR_OF_ENTRIES);
 	before = TRIGGER_FIRED_BEFORE(trigger->tg_event);
 	if (TRIGGER_FIRED_FOR_STATEMENT(trigger->tg_event))
 	{
@@ -401,6 +402,7 @@ record_alter(const PgrDefinition *row, const PgrDefinition *altered)
 	now.incarnation = definition.incarnation;
 	now.residency = definition.residency;
 	pgr_pending_alter(&definition, &now);
+	pgr_pending_grants(&now); /* those of the new name */
 }
 
 /* What create_registry() would not have taken. */
@@ -507,10 +509,62 @@ pgr_sql_definitions_trigger(PG_FUNCTION_ARGS)
 		RelationGetRelid(trigger->tg_relation) != pgr_tables_definitions() ||
 		is_quiet())
 		return PointerGetDatum(NULL);
-	pgr_tables_check(trigger->tg_relation, true);
+	pgr_tables_check(trigger->tg_relation, PGR_OF_DEFINITIONS);
 	if (TRIGGER_FIRED_FOR_STATEMENT(trigger->tg_event))
 		pgr_tables.each_definition(PGR_VIEW_NEWEST, drop_definition, NULL);
 	else
 		after_definition(trigger);
+	return PointerGetDatum(NULL);
+}
+
+/* ------------------------------------------------------------------------
+ * Grants
+ * ------------------------------------------------------------------------
+ */
+
+/*
+ * The commit reads them from the table, under this lock.  A server that has
+ * not preloaded us only tells standbys.
+ */
+static void
+record_grants(PgrText registry)
+{
+	PgrDefinition definition;
+
+	pgr_changes_note_grants(registry);
+	if (pgr_area_header == NULL)
+		return;
+	pgr_write_lock_directory();
+	if (pgr_write_find_known(registry, &definition))
+		pgr_pending_grants(&definition);
+}
+
+static void
+empty_grants(const PgrDefinition *definition, void *arg)
+{
+	record_grants(name_of(definition));
+}
+
+Datum
+pgr_sql_grants_trigger(PG_FUNCTION_ARGS)
+{
+	const TriggerData *trigger = (const TriggerData *) fcinfo->context;
+	TupleDesc desc;
+
+	(void) is_trigger_call(fcinfo);
+	if (RelationGetRelid(trigger->tg_relation) != pgr_tables_grants() ||
+		is_quiet())
+		return PointerGetDatum(NULL);
+	pgr_tables_check(trigger->tg_relation, PGR_OF_GRANTS);
+	if (TRIGGER_FIRED_FOR_STATEMENT(trigger->tg_event))
+	{
+		pgr_tables.each_definition(PGR_VIEW_NEWEST, empty_grants, NULL);
+		return PointerGetDatum(NULL);
+	}
+	desc = RelationGetDescr(trigger->tg_relation);
+	record_grants(pgr_tables_registry_of_grant(trigger->tg_trigtuple, desc));
+	if (TRIGGER_FIRED_BY_UPDATE(trigger->tg_event))
+		record_grants(
+			pgr_tables_registry_of_grant(trigger->tg_newtuple, desc));
 	return PointerGetDatum(NULL);
 }

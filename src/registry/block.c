@@ -127,7 +127,14 @@ settle(const PgrBlockBuild *build)
 	const PgrBlock *old = build->old;
 
 	if (build->fresh)
+	{
+		if (build->extra == NULL && old != NULL)
+		{
+			settled.extra = (const char *) old + old->extra_offset;
+			settled.extra_len = old->extra_len;
+		}
 		settled.old = NULL;
+	}
 	else if (old != NULL && build->extra_prefix > 0 &&
 			 (old->extra_len < build->extra_prefix ||
 			  memcmp((const char *) old + old->extra_offset, build->extra,

@@ -35,6 +35,7 @@
 #endif
 
 #define PGR_NAME_LEN 64 /* registry names: 1 to 63 bytes */
+#define PGR_ROLE_LEN 64 /* NAMEDATALEN, which not all users of this have */
 #define PGR_KEY_MAX_BYTES 1024
 #define PGR_GROUP 16 /* tags in a group */
 
@@ -99,7 +100,7 @@ typedef struct PgrDefinition
 {
 	Oid database;
 	Oid extension;
-	Oid owner;        /* 0: readable by everybody */
+	Oid owner;        /* a role, while it has the name owner_name */
 	uint8 kind;       /* PgrBlockKind */
 	uint8 value_type; /* PgrValueType, of registry/value.h */
 	uint16 name_len;
@@ -110,7 +111,26 @@ typedef struct PgrDefinition
 	uint8 residency;  /* PgrResidency */
 	int64 max_age_us; /* 0 = none */
 	char name[PGR_NAME_LEN];
+	char owner_name[PGR_ROLE_LEN];
 } PgrDefinition;
+
+typedef enum PgrPrivilege
+{
+	PGR_MAY_READ = 1,
+	PGR_MAY_WRITE, /* put, put_many, delete */
+	PGR_MAY_ADMIN  /* all that changes, or tells about, the registry itself */
+} PgrPrivilege;
+
+/*
+ * One grant, in the "extra" part of a registry's block.  It holds for the role
+ * "grantee" while that has this name; for everybody if it is 0.
+ */
+typedef struct PgrGrant
+{
+	Oid grantee;
+	uint32 privilege; /* PgrPrivilege */
+	char name[PGR_ROLE_LEN];
+} PgrGrant;
 
 /* A value of fixed size, or the float8 twin of a numeric. */
 typedef union PgrFixed

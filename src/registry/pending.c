@@ -275,6 +275,8 @@ add_change(PgrPendingKind kind, const PgrRegistryName *registry,
 }
 
 static bool is_untracked(const PgrRegistryName *origin, uint64 incarnation);
+static bool has_changed_grants(const PgrRegistryName *origin,
+							   uint64 incarnation);
 
 /*
  * Give back what the list has of a registry that it cannot have whole: nobody
@@ -431,6 +433,17 @@ pgr_pending_alter(const PgrDefinition *definition,
 	add_change(PGR_CHANGE_ENTER, &after, NULL, 0, origin.name, origin.len,
 			   &rest);
 	has_renamed = true;
+}
+
+/* One is enough: it lasts as long as the changes that come after it. */
+void
+pgr_pending_grants(const PgrDefinition *definition)
+{
+	PgrRegistryName registry = newest_origin(definition);
+	PgrPendingChange rest = {.incarnation = definition->incarnation};
+
+	if (!has_changed_grants(&registry, definition->incarnation))
+		add_change(PGR_CHANGE_GRANTS, &registry, "", 0, NULL, 0, &rest);
 }
 
 void
@@ -611,6 +624,22 @@ is_untracked(const PgrRegistryName *origin, uint64 incarnation)
 							  InvalidCommandId) != NULL;
 }
 
+/* The same. */
+static bool
+has_changed_grants(const PgrRegistryName *origin, uint64 incarnation)
+{
+	return newest_of_registry(origin, incarnation, PGR_CHANGE_GRANTS,
+							  InvalidCommandId) != NULL;
+}
+
+bool
+pgr_pending_changes_grants(const PgrPendingState *state)
+{
+	return state->committed == NULL ||
+		pgr_pending_forgotten(state->origin.extension) ||
+		has_changed_grants(&state->origin, state->incarnation);
+}
+
 void
 pgr_pending_state(const PgrRegistryName *registry, bool all,
 				  PgrPendingState *state)
@@ -664,6 +693,7 @@ pgr_pending_resolve(const PgrRegistryName *registry, bool all,
 	if (*block != NULL && state->incarnation != 0 &&
 		state->incarnation != (*block)->definition.incarnation)
 		*block = NULL;
+	state->committed = *block;
 	is_ours = *block == NULL;
 	definition = is_ours ? state->created : &(*block)->definition;
 	if (definition != NULL)
@@ -748,6 +778,7 @@ pgr_pending_changes(const PgrDefinition *definition)
 	for (PgrRef ref = pgr_pin_pending_head(); ref != 0;
 		 ref = change_at(ref)->older)
 		if (change_at(ref)->incarnation == definition->incarnation &&
+			change_at(ref)->kind != PGR_CHANGE_GRANTS &&
 			pgr_change_is_of(change_at(ref), &origin))
 			return true;
 	return false;

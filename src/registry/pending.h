@@ -61,6 +61,12 @@ extern void pgr_pending_clear(const PgrDefinition *definition);
 extern void pgr_pending_alter(const PgrDefinition *definition,
 							  const PgrDefinition *altered);
 
+/*
+ * The registry's grants have changed, or will: from now on reads of this
+ * transaction take them from the table, and so does its commit.
+ */
+extern void pgr_pending_grants(const PgrDefinition *definition);
+
 /* A new set of rates: its puts follow.  "extra" starts with the base. */
 extern void pgr_pending_rates(const PgrDefinition *definition,
 							  const void *extra, uint32 extra_len,
@@ -121,6 +127,7 @@ typedef struct PgrPendingState
 	uint32 since;                 /* changes of keys count if they are newer;
 								   * 0 = the block's entries do, too */
 	bool from_table;              /* neither does: it is not resident */
+	const PgrBlock *committed;    /* what the root has of it; NULL = nothing */
 } PgrPendingState;
 
 /* Of the name only. */
@@ -136,6 +143,9 @@ extern const PgrDefinition *
 pgr_pending_resolve(const PgrRegistryName *registry, bool all,
 					const PgrSharedRoot *root, uint64 generation,
 					const PgrBlock **block, PgrPendingState *state);
+
+/* Are its grants in the table only?  "state" is of pgr_pending_resolve(). */
+extern bool pgr_pending_changes_grants(const PgrPendingState *state);
 
 typedef enum PgrPendingFound
 {
@@ -154,7 +164,7 @@ extern PgrPendingFound pgr_pending_find(const PgrDefinition *definition,
 										PgrValue *value,
 										TimestampTz *expires_at);
 
-/* Has this transaction changed the registry? */
+/* Has this transaction changed the registry, other than its grants? */
 extern bool pgr_pending_changes(const PgrDefinition *definition);
 
 /*

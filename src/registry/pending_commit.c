@@ -45,6 +45,7 @@ typedef struct Target
 	uint32 slot;
 	bool drop;
 	bool untracked;                  /* the list lacks some of its changes */
+	bool grants;                     /* they are as the table has them */
 	const PgrDefinition *definition; /* newest of ours; NULL = unchanged */
 	PgrFold fold;
 } Target;
@@ -399,6 +400,9 @@ collect(Compiler *compiler, const PgrPendingChange *change)
 		case PGR_CHANGE_UNTRACKED:
 			target->untracked = true;
 			break;
+		case PGR_CHANGE_GRANTS:
+			target->grants = true;
+			break;
 		default:
 			pgr_fold_add(&target->fold, change);
 			break;
@@ -434,6 +438,20 @@ emit_name_removal(Compiler *compiler, const Target *target)
 		->remove = true;
 }
 
+/*
+ * The grants as this transaction leaves them: all of its rows are visible, as
+ * are all that others have committed, since it holds the directory's lock.
+ */
+static void
+emit_grants(PgrPlanRegistry *registry, const PgrDefinition *definition)
+{
+	PgrText name = {definition->name, definition->name_len};
+	int n;
+
+	registry->extra = pgr_table->grants(name, PGR_VIEW_NEWEST, &n);
+	registry->extra_len = (uint32) (n * sizeof(PgrGrant));
+}
+
 static void
 emit_create(Compiler *compiler, const Target *target)
 {
@@ -449,10 +467,18 @@ emit_create(Compiler *compiler, const Target *target)
 		registry->definition.residency = PGR_RESIDENT;
 	if (registry->definition.residency != PGR_FROM_TABLE)
 		emit_fold(registry, &target->fold);
+	emit_grants(registry, target->definition);
 	add_fixup(compiler, &compiler->directory, target->definition->name,
 			  target->definition->name_len, index);
 	compiler->extension = target->origin.extension;
 	compiler->frees = false;
+}
+
+static const PgrDefinition *
+newest_definition(const Target *target)
+{
+	return target->definition ? target->definition :
+								&target->existing->definition;
 }
 
 static void
@@ -462,10 +488,10 @@ emit_change(Compiler *compiler, const Target *target)
 	PgrPlanRegistry *registry;
 
 	if (fold->nchanges == 0 && fold->extra == NULL && !fold->fresh &&
-		target->definition == NULL && !target->untracked)
+		target->definition == NULL && !target->untracked && !target->grants)
 		return;
 	if (target->existing->definition.residency == PGR_FROM_TABLE &&
-		target->definition == NULL)
+		target->definition == NULL && !target->grants)
 		return; /* the table has it all */
 	registry = emit(compiler, PGR_PLAN_CHANGE, target->slot,
 					&target->existing->definition);
@@ -474,6 +500,11 @@ emit_change(Compiler *compiler, const Target *target)
 		pgr_plan_make_hollow(registry);
 	else
 		emit_fold(registry, fold);
+	if (target->grants)
+	{
+		emit_grants(registry, newest_definition(target));
+		compiler->frees &= registry->extra_len <= target->existing->extra_len;
+	}
 	if (is_renamed(target))
 	{
 		PgrChange *entry = fold_change(&compiler->directory,

@@ -25,7 +25,8 @@ typedef enum PgrPendingKind
 	PGR_CHANGE_ENTER,     /* value: origin of the registry that has it now */
 	PGR_CHANGE_UNTRACKED, /* the list lacks changes of a durable registry */
 	PGR_CHANGE_COMPLETE,  /* of the database's directory: names all */
-	PGR_CHANGE_FORGET     /* all durable registries of the database */
+	PGR_CHANGE_FORGET,    /* all durable registries of the database */
+	PGR_CHANGE_GRANTS     /* the grants of the registry: the table has them */
 } PgrPendingKind;
 
 /*

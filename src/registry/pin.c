@@ -64,6 +64,7 @@ static Attachment *attachments = NULL;
 static PgrPin *transaction_pin = NULL;
 static PgrPin *transaction_kept = NULL;
 static PgrPin *workers_pin = NULL; /* what parallel_pin of our line names */
+static PgrPin *leaders_pin = NULL; /* in a parallel worker */
 static PgrPin *free_pins = NULL;
 static uint64 last_token = 0;
 static PgrRef my_pending_head = 0;
@@ -337,7 +338,6 @@ resolve_statement(void)
 static PgrPin *
 resolve_leader(void)
 {
-	static PgrPin *borrowed = NULL;
 	PgrSharedLine *line;
 	uint64 generation;
 
@@ -347,21 +347,21 @@ resolve_leader(void)
 	if (generation == 0)
 		return NULL;
 	pg_read_barrier(); /* pairs with share_with_workers */
-	if (borrowed == NULL || borrowed->generation != generation)
+	if (leaders_pin == NULL || leaders_pin->generation != generation)
 	{
-		if (borrowed == NULL)
-			borrowed = pin_allocate();
-		borrowed->token = ++last_token;
-		borrowed->cell = -1;
-		borrowed->holders = 1; /* ours for good */
-		borrowed->generation = generation;
-		borrowed->root =
+		if (leaders_pin == NULL)
+			leaders_pin = pin_allocate();
+		leaders_pin->token = ++last_token;
+		leaders_pin->cell = -1;
+		leaders_pin->holders = 1; /* ours for good */
+		leaders_pin->generation = generation;
+		leaders_pin->root =
 			pgr_image_ptr(pgr_image, pg_atomic_read_u32(&line->parallel_root));
-		borrowed->at = line->parallel_at;
-		borrowed->lags = line->parallel_lags != 0;
-		borrowed->agreed_xmax = InvalidTransactionId;
+		leaders_pin->at = line->parallel_at;
+		leaders_pin->lags = line->parallel_lags != 0;
+		leaders_pin->agreed_xmax = InvalidTransactionId;
 	}
-	return borrowed;
+	return leaders_pin;
 }
 
 /*
@@ -477,6 +477,25 @@ pgr_pin_pending_head(void)
 		return pg_atomic_read_u32(&line->pending_head);
 	}
 	return my_pending_head;
+}
+
+static void
+renew_token(PgrPin *pin)
+{
+	if (pin != NULL)
+		pin->token = ++last_token;
+}
+
+/* Called for invalidation messages: anywhere, and throws nothing. */
+void
+pgr_pin_renew_tokens(void)
+{
+	for (Attachment *a = attachments; a != NULL; a = a->next)
+		renew_token(a->pin);
+	renew_token(transaction_pin);
+	renew_token(workers_pin);
+	renew_token(leaders_pin);
+	forget_current();
 }
 
 /*

@@ -87,6 +87,12 @@ extern void pgr_pin_set_pending(PgrRef head);
 /* Our own newest uncommitted change, or our leader's in a parallel worker. */
 extern PgrRef pgr_pin_pending_head(void);
 
+/*
+ * What reads remember of a pin (that this role may read) may not hold any
+ * more: they go through their slow path again.
+ */
+extern void pgr_pin_renew_tokens(void);
+
 /* The transaction ended: so did every pin.  From the xact callback. */
 extern void pgr_pin_end_transaction(void);
 

@@ -83,14 +83,14 @@ static Size
 reservation_bytes(const PgrReservation *reservation)
 {
 	const PgrBlock *block = current_block(reservation->slot);
-	uint32 extra_len = reservation->extra_len;
+	uint32 extra_len = Max(block ? block->extra_len : 0,
+						   reservation->extra_len);
 
 	if (block == NULL || reservation->fresh)
 		return pgr_block_bytes(reservation->entries, reservation->bytes,
 							   extra_len);
 	return pgr_block_bytes(block->entries + reservation->entries,
-						   block->live_bytes + reservation->bytes,
-						   Max(block->extra_len, extra_len));
+						   block->live_bytes + reservation->bytes, extra_len);
 }
 
 /*
@@ -732,6 +732,16 @@ is_hollow(const PgrPlanRegistry *registry, const PgrBlock *old)
 		residency_after(registry, old) == PGR_FROM_TABLE;
 }
 
+/* Only the definition or the grants change. */
+static bool
+keeps_entries(const PgrPlanRegistry *registry)
+{
+	return (registry->alter != NULL ||
+			(registry->extra != NULL &&
+			 registry->definition.kind == PGR_BLOCK_REGISTRY)) &&
+		registry->nchanges == 0 && !registry->fresh;
+}
+
 /* "others" tells what patches of other plans will need room for. */
 static void
 build_into(PgrRef memory, const PgrPlan *plan, PgrPlanRegistry *registry,
@@ -760,8 +770,7 @@ build_into(PgrRef memory, const PgrPlan *plan, PgrPlanRegistry *registry,
 		block->database_bytes = old->database_bytes;
 		block->database_reserved = old->database_reserved;
 	}
-	if (old != NULL && registry->alter != NULL && registry->nchanges == 0 &&
-		!registry->fresh)
+	if (old != NULL && keeps_entries(registry))
 		block->built_at = block->changed_now =
 			pgr_block_changed_at(old, PGR_NEWEST);
 	pgr_arena_shrink(arena(), memory, block->size);

@@ -56,7 +56,7 @@ typedef struct PgrPlanRegistry
 								 * changed the registry meanwhile */
 	const PgrDefinition *alter; /* NULL = as it is */
 	PgrPlanResidency residency; /* CHANGE */
-	const void *extra;
+	const void *extra;          /* NULL = as it is */
 	uint32 extra_len;
 	uint32 extra_prefix;    /* keep entries only if this many bytes of
 								 * extra stay the same */

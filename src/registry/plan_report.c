@@ -26,6 +26,7 @@ typedef struct Shortage
 	uint64 retired;
 	uint64 largest_free;
 	PgrDefinition largest;
+	PgrGrants largest_grants;
 	uint64 largest_bytes;
 	PgrLinePin oldest;
 } Shortage;
@@ -34,6 +35,7 @@ static void
 find_largest(Shortage *shortage)
 {
 	const PgrSharedRoot *root = pgr_image_ptr(pgr_image, pgr_image->root);
+	const PgrBlock *largest = NULL;
 
 	for (uint32 slot = 0; slot < PGR_MAX_SLOTS; slot++)
 	{
@@ -49,18 +51,24 @@ find_largest(Shortage *shortage)
 			block->size + block->outside_bytes <= shortage->largest_bytes)
 			continue;
 		shortage->largest_bytes = block->size + block->outside_bytes;
-		shortage->largest = block->definition;
+		largest = block;
 	}
+	if (largest == NULL)
+		return;
+	shortage->largest = largest->definition;
+	shortage->largest_grants = pgr_access_copy_nothrow(root, PGR_NEWEST,
+													   largest);
 }
 
 /* The name of a registry that the current role may read. */
 static char *
-shown_name(const PgrDefinition *definition)
+shown_name(const PgrDefinition *definition, const PgrGrants *grants)
 {
 	if (definition->kind != PGR_BLOCK_RATES &&
 		(definition->kind != PGR_BLOCK_REGISTRY ||
 		 definition->database != MyDatabaseId ||
-		 !pgr_reader_allowed(definition)))
+		 !pgr_access_allowed(definition, grants, PGR_VIEW_NEWEST,
+							 PGR_MAY_READ)))
 		return "of another database or role";
 	return psprintf("\"%.*s\"", definition->name_len, definition->name);
 }
@@ -115,7 +123,7 @@ pgr_plan_out_of_memory(Size wanted)
 					   UINT64_FORMAT " bytes; %s.",
 					   shortage.total, shortage.used, shortage.pending,
 					   shortage.retired, shortage.largest_free,
-					   shown_name(&shortage.largest),
+					   shown_name(&shortage.largest, &shortage.largest_grants),
 					   shortage.largest_bytes, pins),
 			 errhint("Drop registries, end idle transactions, or increase pg_registry.shared_memory; see registry.memory and registry.readers.  A change of entries, a deletion too, can need room for a copy of its registry.")));
 }

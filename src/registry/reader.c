@@ -8,7 +8,6 @@
 #include "access/xlog.h"
 #include "mb/pg_wchar.h"
 #include "nodes/primnodes.h"
-#include "utils/acl.h"
 #include "utils/memutils.h"
 
 #include "base/compat.h"
@@ -23,14 +22,23 @@
 #include "shm/follow_state.h"
 #include "shm/load_state.h"
 
-bool
-pgr_reader_allowed(const PgrDefinition *definition)
+/* The definition may be another than the block's, with our own changes. */
+static bool
+may_read(const PgrDefinition *definition, const PgrBlock *granted)
 {
-	if (definition->kind == PGR_BLOCK_RATES)
-		return true;
-	return OidIsValid(definition->owner) ?
-		has_privs_of_role(GetUserId(), definition->owner) :
-		superuser();
+	PgrGrants grants = pgr_access_in_table();
+
+	if (granted != NULL)
+		grants = pgr_access_of_block(pgr_pin()->root, pgr_pin()->generation,
+									 granted);
+	return pgr_access_allowed(definition, &grants, PGR_VIEW_STATEMENT,
+							  PGR_MAY_READ);
+}
+
+bool
+pgr_reader_may_read(const PgrBlock *block)
+{
+	return may_read(&block->definition, block);
 }
 
 void
@@ -69,6 +77,7 @@ typedef struct Target
 	const PgrBlock *block;           /* NULL: no committed entries in memory */
 	PgrPendingState state;           /* what our own changes do to it */
 	bool from_table;                 /* its entries are read there */
+	const PgrBlock *granted;         /* NULL: its grants are read there, too */
 } Target;
 
 /*
@@ -189,6 +198,9 @@ resolve(PgrText name, Target *target)
 												 &target->block,
 												 &target->state);
 		target->from_table = target->state.from_table;
+		if (target->definition != NULL &&
+			!pgr_pending_changes_grants(&target->state))
+			target->granted = target->state.committed;
 		slot = pgr_directory_slot(pin->root, pin->generation, MyDatabaseId,
 								  registry.extension);
 	}
@@ -201,6 +213,7 @@ resolve(PgrText name, Target *target)
 		if (target->block != NULL)
 		{
 			target->definition = &target->block->definition;
+			target->granted = target->block;
 			target->from_table = target->definition->residency ==
 				PGR_FROM_TABLE;
 		}
@@ -209,11 +222,19 @@ resolve(PgrText name, Target *target)
 		resolve_in_table(name, pin->root, slot, target);
 }
 
+/* May the current role read it? */
+static bool
+is_allowed(const Target *target)
+{
+	return target->definition != NULL &&
+		may_read(target->definition, target->granted);
+}
+
 static void
 resolve_allowed(PgrText name, Target *target)
 {
 	resolve(name, target);
-	if (target->definition == NULL || !pgr_reader_allowed(target->definition))
+	if (!is_allowed(target))
 		pgr_reader_refuse(name);
 }
 
@@ -472,12 +493,15 @@ pgr_reader_estimate(PgrText name, double *entries)
 	const PgrSharedRoot *root;
 	const PgrBlock *block;
 	PgrDefinition definition;
+	PgrGrants grants;
 	uint64 generation;
 	double count = 0;
 	uint32 slot;
 	int cell;
 
-	if (name.len == 0 || name.len >= PGR_NAME_LEN || pgr_image == NULL)
+	/* an image that lags may have grants that have been revoked */
+	if (name.len == 0 || name.len >= PGR_NAME_LEN || pgr_image == NULL ||
+		pgr_follow_lags(MyDatabaseId))
 		return false;
 	cell = pgr_line_pin(GetCurrentStatementStartTimestamp(), &generation,
 						&root);
@@ -486,11 +510,14 @@ pgr_reader_estimate(PgrText name, double *entries)
 	if (block != NULL)
 	{
 		definition = block->definition;
+		grants = pgr_access_copy_nothrow(root, generation, block);
 		count = (double) pgr_block_entries(block, generation);
 	}
 	if (cell >= 0)
 		pgr_line_unpin(cell);
-	if (block == NULL || !pgr_reader_allowed(&definition))
+	if (block == NULL ||
+		!pgr_access_allowed(&definition, &grants, PGR_VIEW_STATEMENT,
+							PGR_MAY_READ))
 		return false;
 	*entries = count;
 	return true;
@@ -504,9 +531,7 @@ pgr_reader_look(PgrText name, const PgrBlock **block, bool *from_table)
 	resolve(name, &target);
 	*block = target.block;
 	*from_table = target.from_table;
-	return target.definition != NULL && pgr_reader_allowed(target.definition) ?
-		target.definition :
-		NULL;
+	return is_allowed(&target) ? target.definition : NULL;
 }
 
 bool

@@ -14,6 +14,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 
+#include "registry/access.h"
 #include "registry/pending.h"
 #include "registry/pin.h"
 #include "registry/value.h"
@@ -230,8 +231,8 @@ extern uint64 pgr_reader_fallbacks(const PgrDefinition *definition);
 /* Would pgr_reader_block succeed? */
 extern bool pgr_reader_exists(PgrText name);
 
-/* May the current role read (write) a registry of this definition? */
-extern bool pgr_reader_allowed(const PgrDefinition *definition);
+/* May the current role read the registry of this block, which is pinned? */
+extern bool pgr_reader_may_read(const PgrBlock *block);
 
 extern void pgr_reader_refuse(PgrText name) pg_attribute_noreturn();
 

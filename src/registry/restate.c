@@ -10,6 +10,7 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "registry/access.h"
 #include "registry/directory.h"
 #include "registry/line.h"
 #include "registry/restate.h"
@@ -72,6 +73,13 @@ emit_name(Restater *restater, const PgrDefinition *definition, bool remove)
 }
 
 static void
+set_grants(PgrPlanRegistry *registry, const PgrRestated *restated)
+{
+	registry->extra = restated->grants;
+	registry->extra_len = (uint32) (restated->ngrants * sizeof(PgrGrant));
+}
+
+static void
 emit_create(Restater *restater, const PgrRestated *restated)
 {
 	Naming *naming = &restater->namings[restater->nnamings++];
@@ -87,6 +95,7 @@ emit_create(Restater *restater, const PgrRestated *restated)
 		restated->all ? PGR_RESIDENT :
 						PGR_FROM_TABLE;
 	registry->changed_at = restated->changed_at;
+	set_grants(registry, restated);
 	if (registry->definition.residency != PGR_RESIDENT)
 		return;
 	registry->changes = restated->changes;
@@ -96,8 +105,9 @@ emit_create(Restater *restater, const PgrRestated *restated)
 static bool
 is_same_definition(const PgrDefinition *a, const PgrDefinition *b)
 {
-	return a->owner == b->owner && a->value_type == b->value_type &&
-		a->on_stale == b->on_stale && a->max_age_us == b->max_age_us;
+	return a->owner == b->owner && strcmp(a->owner_name, b->owner_name) == 0 &&
+		a->value_type == b->value_type && a->on_stale == b->on_stale &&
+		a->max_age_us == b->max_age_us;
 }
 
 /* The table's definition, as another one of the registry that is there. */
@@ -131,11 +141,12 @@ emit_change(Restater *restater, const PgrRestated *restated, uint32 slot,
 	}
 	registry->changes = restated->changes;
 	registry->nchanges = restated->nchanges;
+	if (!pgr_access_block_has(block, restated->grants, restated->ngrants))
+		set_grants(registry, restated);
 	/* the table has it all; or there is nothing to say */
-	if ((block->definition.residency == PGR_FROM_TABLE && !registry->fresh &&
-		 registry->alter == NULL) ||
-		(registry->nchanges == 0 && !registry->fresh &&
-		 registry->alter == NULL))
+	if ((block->definition.residency == PGR_FROM_TABLE ||
+		 registry->nchanges == 0) &&
+		!registry->fresh && registry->alter == NULL && registry->extra == NULL)
 		restater->plan.nregistries--;
 }
 

@@ -22,6 +22,8 @@ typedef struct PgrRestated
 	bool all; /* "changes" are all that there is */
 	PgrChange *changes;
 	int nchanges;
+	PgrGrant *grants;
+	int ngrants;
 	TimestampTz changed_at;
 } PgrRestated;
 

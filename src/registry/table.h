@@ -55,6 +55,8 @@ typedef struct PgrTable
 				 void (*visit)(const PgrTableRow *row, void *arg), void *arg);
 	/* For standbys: this transaction changes these keys; NULL = whatever. */
 	void (*log_changes)(PgrText registry, const PgrChange *changes, int n);
+	/* *n of them, in the current context. */
+	PgrGrant *(*grants)(PgrText registry, PgrTableView view, int *n);
 } PgrTable;
 
 /* Set before anybody can read. */

@@ -146,13 +146,30 @@ definition_in_table(const PgrRegistryName *registry, PgrDefinition *definition)
 		pgr_table->definition(name, PGR_VIEW_NEWEST, definition);
 }
 
-/* Copy the definition that is newest: the last committed one, or our own. */
+/* The grants of what resolve_newest_locked() has found, as a copy. */
+static PgrGrants
+newest_grants_locked(const PgrBlock *block, const PgrPendingState *state)
+{
+	const PgrSharedRoot *root = pgr_image_ptr(pgr_image, pgr_image->root);
+
+	if (!pgr_pending_any())
+		return pgr_access_copy_nothrow(root, PGR_NEWEST, block);
+	return pgr_pending_changes_grants(state) ?
+		pgr_access_in_table() :
+		pgr_access_copy_nothrow(root, PGR_NEWEST, state->committed);
+}
+
+/*
+ * Copy the definition that is newest: the last committed one, or our own.  The
+ * same of its grants, unless NULL.
+ */
 static bool
-newest_definition(const PgrRegistryName *registry, PgrDefinition *definition)
+newest_with_grants(const PgrRegistryName *registry, PgrDefinition *definition,
+				   PgrGrants *grants)
 {
 	const PgrBlock *block;
 	const PgrDefinition *newest;
-	PgrPendingState state;
+	PgrPendingState state = {0};
 
 	/* may allocate, so before the lock */
 	if (pgr_pending_any())
@@ -161,8 +178,17 @@ newest_definition(const PgrRegistryName *registry, PgrDefinition *definition)
 	newest = resolve_newest_locked(registry, &block, &state);
 	if (newest != NULL)
 		*definition = *newest;
+	if (grants != NULL)
+		*grants = newest != NULL ? newest_grants_locked(block, &state) :
+								   pgr_access_in_table();
 	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
 	return newest != NULL || definition_in_table(registry, definition);
+}
+
+static bool
+newest_definition(const PgrRegistryName *registry, PgrDefinition *definition)
+{
+	return newest_with_grants(registry, definition, NULL);
 }
 
 static bool
@@ -185,13 +211,61 @@ current_name(PgrText name)
 	return registry;
 }
 
+PgrGrants
+pgr_write_newest_grants(const PgrDefinition *definition)
+{
+	PgrRegistryName registry = pgr_registry_name(definition);
+	PgrDefinition newest;
+	PgrGrants grants;
+
+	(void) newest_with_grants(&registry, &newest, &grants);
+	return grants;
+}
+
+bool
+pgr_write_image_has_grants(const PgrDefinition *definition,
+						   const PgrGrant *list, int n)
+{
+	const PgrBlock *block;
+	bool same;
+	uint32 slot;
+
+	LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_SHARED);
+	block = pgr_directory_find(pgr_image_ptr(pgr_image, pgr_image->root),
+							   PGR_NEWEST, definition->database,
+							   definition->extension, definition->name,
+							   definition->name_len, &slot);
+	same = block == NULL || pgr_access_block_has(block, list, n);
+	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
+	return same;
+}
+
+/* To who may read the registry its existence is no secret. */
+static void
+refuse_reader(PgrText name, PgrPrivilege privilege)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied for registry \"%.*s\"",
+					(int) name.len, name.data),
+			 privilege == PGR_MAY_WRITE ?
+			 errdetail("You may read it, but not write to it.") :
+			 errdetail("You may read it, but not administer it.")));
+}
+
 static bool
-find_allowed(PgrText name, PgrDefinition *definition)
+find_allowed(PgrText name, PgrPrivilege privilege, PgrDefinition *definition)
 {
 	PgrRegistryName registry = current_name(name);
+	PgrGrants grants;
 
-	return newest_definition(&registry, definition) &&
-		pgr_reader_allowed(definition);
+	if (!newest_with_grants(&registry, definition, &grants))
+		return false;
+	if (pgr_access_allowed(definition, &grants, PGR_VIEW_NEWEST, privilege))
+		return true;
+	if (pgr_access_allowed(definition, &grants, PGR_VIEW_NEWEST, PGR_MAY_READ))
+		refuse_reader(name, privilege);
+	return false;
 }
 
 static void
@@ -283,14 +357,14 @@ refuse_if_newer_in_image(const PgrRegistryName *registry, PgrText key)
 
 void
 pgr_write_open(const char *what, PgrText name, const PgrText *key,
-			   PgrDefinition *definition)
+			   PgrPrivilege privilege, PgrDefinition *definition)
 {
 	PgrRegistryName registry;
 
 	pgr_write_allowed_here(what);
 	refuse_rates(name, what);
 	/* before the lock, so that nobody can lock what is not his */
-	if (!valid_name(name) || !find_allowed(name, definition))
+	if (!valid_name(name) || !find_allowed(name, privilege, definition))
 		pgr_reader_refuse(name);
 	registry = pgr_registry_name(definition);
 	if (!definition->durable)
@@ -299,10 +373,33 @@ pgr_write_open(const char *what, PgrText name, const PgrText *key,
 		lock_key(&registry, *key);
 	else
 		lock_whole(&registry);
-	if (!find_allowed(name, definition))
+	if (!find_allowed(name, privilege, definition))
 		pgr_reader_refuse(name);
 	if (key != NULL && definition->durable)
 		refuse_if_newer_in_image(&registry, *key);
+}
+
+void
+pgr_write_open_grants(const char *what, PgrText name,
+					  PgrDefinition *definition)
+{
+	pgr_write_allowed_here(what);
+	refuse_rates(name, what);
+	if (!valid_name(name) || !find_allowed(name, PGR_MAY_ADMIN, definition))
+		pgr_reader_refuse(name);
+	pgr_write_lock_directory();
+	if (!find_allowed(name, PGR_MAY_ADMIN, definition))
+		pgr_reader_refuse(name);
+}
+
+bool
+pgr_write_find_known(PgrText name, PgrDefinition *definition)
+{
+	PgrRegistryName registry = current_name(name);
+
+	return newest_definition(&registry, definition) &&
+		definition->kind == PGR_BLOCK_REGISTRY &&
+		definition->incarnation != 0;
 }
 
 bool
@@ -399,12 +496,13 @@ pgr_write_find_for_ddl(PgrText name, bool drop, PgrDefinition *definition)
 
 	if (drop)
 	{
-		if (!valid_name(name) || !find_allowed(name, definition))
+		if (!valid_name(name) ||
+			!find_allowed(name, PGR_MAY_ADMIN, definition))
 			return false;
 		pgr_write_lock_directory();
 		registry = pgr_registry_name(definition);
 		lock_whole(&registry);
-		if (!find_allowed(name, definition))
+		if (!find_allowed(name, PGR_MAY_ADMIN, definition))
 			return false;
 		adopt(definition);
 		return true;

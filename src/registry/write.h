@@ -21,12 +21,36 @@
 extern void pgr_write_allowed_here(const char *what);
 
 /*
- * The registry that a put or delete will change: checks the role, takes the
- * lock on the key (NULL: on the whole registry), then looks again.  ERROR
- * undefined_object as for readers.
+ * The registry that a put or delete will change: checks that the role has the
+ * privilege, takes the lock on the key (NULL: on the whole registry), then
+ * looks again.  ERROR undefined_object as for readers; insufficient_privilege
+ * for who may read it, and so knows that it exists.
  */
 extern void pgr_write_open(const char *what, PgrText name, const PgrText *key,
-						   PgrDefinition *definition);
+						   PgrPrivilege privilege, PgrDefinition *definition);
+
+/*
+ * The registry whose grants will change: checks that the role may administer
+ * it, takes the lock of the directory, then looks again.  Errors as above.
+ */
+extern void pgr_write_open_grants(const char *what, PgrText name,
+								  PgrDefinition *definition);
+
+/* A registry's grants, as of the newest commit and our own changes. */
+extern PgrGrants pgr_write_newest_grants(const PgrDefinition *definition);
+
+/*
+ * Has the image these, if it has the registry: the last committed ones,
+ * whether or not they are asked?
+ */
+extern bool pgr_write_image_has_grants(const PgrDefinition *definition,
+									   const PgrGrant *list, int n);
+
+/*
+ * No role is checked and no lock taken.  False if the image does not know it,
+ * as of the newest commit and our own changes.
+ */
+extern bool pgr_write_find_known(PgrText name, PgrDefinition *definition);
 
 /*
  * The same for a row of the table that somebody changes: no role is checked,
@@ -49,8 +73,9 @@ extern bool pgr_write_key_exists(const PgrDefinition *definition, PgrText key);
 
 /*
  * For creating and dropping: locks the directory (and the registry to be
- * dropped), then looks.  False if there is no such registry, or for a drop,
- * none of this role's; then only the names in *definition are set.
+ * dropped), then looks.  False if there is no such registry; or, for a drop,
+ * none that this role may administer or read, and insufficient_privilege if it
+ * may read it.  Then only the names in *definition are set.
  */
 extern bool pgr_write_find_for_ddl(PgrText name, bool drop,
 								   PgrDefinition *definition);

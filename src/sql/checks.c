@@ -19,6 +19,7 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "durable/grants.h"
 #include "durable/guard.h"
 #include "log/hook.h"
 #include "registry/directory.h"
@@ -432,6 +433,22 @@ look_image_verified(const Facts *facts, Finding *finding)
 	finding->hint = facts->guard_remedy;
 }
 
+/* What is granted to them holds for nobody, and such a registry has no owner. */
+static void
+look_grants_resolved(const Facts *facts, Finding *finding)
+{
+	int n = pgr_grants_count_orphans();
+
+	compare(finding, n, 0);
+	finding->detail = finding->ok ?
+		"All owners and grantees of registries of this database are roles of this cluster." :
+		psprintf(
+			"%d owners and grantees of registries of this database are no roles of this cluster.",
+			n);
+	finding->hint =
+		"registry.verify() names them. After a restore call registry.restore_grants(), after ALTER ROLE old RENAME TO new registry.restore_grants('old', 'new'); of a dropped role, use registry.revoke_access(), or registry.alter_registry() with another owner.";
+}
+
 /* ------------------------------------------------------------------------
  * Log
  * ------------------------------------------------------------------------
@@ -480,6 +497,7 @@ static const struct
 	{"registries_resident", "warning", look_registries_resident},
 	{"loads_failing", "warning", look_loads_failing},
 	{"image_verified", "warning", look_image_verified},
+	{"grants_resolved", "warning", look_grants_resolved},
 	{"log_dropped", "warning", look_log_dropped},
 };
 

@@ -138,6 +138,14 @@ value_type_argument(Oid type)
 	return value_type;
 }
 
+static void
+set_owner(PgrDefinition *definition, Oid owner)
+{
+	definition->owner = owner;
+	strlcpy(definition->owner_name, GetUserNameFromId(owner, false),
+			sizeof(definition->owner_name));
+}
+
 Datum
 pgr_sql_create_registry(PG_FUNCTION_ARGS)
 {
@@ -169,7 +177,7 @@ pgr_sql_create_registry(PG_FUNCTION_ARGS)
 	}
 	definition.database = existing.database;
 	definition.extension = existing.extension;
-	definition.owner = GetUserId();
+	set_owner(&definition, GetUserId());
 	definition.name_len = (uint16) name.len;
 	definition.created_at = GetCurrentTransactionStartTimestamp();
 	memcpy(definition.name, name.data, name.len);
@@ -264,14 +272,21 @@ alter_notify(PgrDefinition *altered, const JsonbValue *value)
 		not_yet("notify => true", NULL);
 }
 
-/* As ALTER ... OWNER TO: whoever may alter may give it to his own roles. */
+/*
+ * As ALTER ... OWNER TO: its owner may give it to his own roles.  The privilege
+ * "admin" is not enough, as the new owner could not be deprived of it.
+ */
 static void
 alter_owner(PgrDefinition *altered, const JsonbValue *value)
 {
 	Oid owner = get_role_oid(string_option("owner", value), false);
 
+	if (!pgr_access_is_owner(altered))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be owner of registry \"%s\"", altered->name)));
 	check_is_member_of_role(GetUserId(), owner);
-	altered->owner = owner;
+	set_owner(altered, owner);
 }
 
 static void

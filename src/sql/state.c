@@ -95,7 +95,7 @@ pgr_sql_put(PG_FUNCTION_ARGS)
 
 	refuse_null_value(fcinfo);
 	expires_at = ttl_argument(fcinfo);
-	pgr_write_open("registry.put()", name, &key, &definition);
+	pgr_write_open("registry.put()", name, &key, PGR_MAY_WRITE, &definition);
 	pgr_value_from_text(definition.value_type,
 						text_to_cstring(PG_GETARG_TEXT_PP(2)), &value);
 	pgr_write_recheck(&definition);
@@ -119,7 +119,7 @@ pgr_sql_put_any(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INDETERMINATE_DATATYPE),
 				 errmsg("could not determine the data type of the value")));
 	expires_at = ttl_argument(fcinfo);
-	pgr_write_open("registry.put()", name, &key, &definition);
+	pgr_write_open("registry.put()", name, &key, PGR_MAY_WRITE, &definition);
 	pgr_value_from_datum(definition.value_type, PG_GETARG_DATUM(2), type,
 						 &value);
 	pgr_write_recheck(&definition);
@@ -136,7 +136,8 @@ pgr_sql_delete(PG_FUNCTION_ARGS)
 
 	pgr_refuse_null(fcinfo, 1, "the key");
 	key = pgr_text(PG_GETARG_DATUM(1));
-	pgr_write_open("registry.delete()", name, &key, &definition);
+	pgr_write_open("registry.delete()", name, &key, PGR_MAY_WRITE,
+				   &definition);
 	PG_RETURN_BOOL(key.len > 0 && key.len <= PGR_KEY_MAX_BYTES &&
 				   pgr_store_delete(&definition, key));
 }
@@ -236,7 +237,8 @@ pgr_sql_put_many(PG_FUNCTION_ARGS)
 
 	pgr_refuse_null(fcinfo, 1, "entries");
 	pgr_refuse_null(fcinfo, 2, "replace");
-	pgr_write_open("registry.put_many()", name, NULL, &definition);
+	pgr_write_open("registry.put_many()", name, NULL, PGR_MAY_WRITE,
+				   &definition);
 	entries = PG_GETARG_JSONB_P(1);
 	if (!JB_ROOT_IS_OBJECT(entries))
 		ereport(ERROR,
@@ -253,6 +255,6 @@ pgr_sql_clear(PG_FUNCTION_ARGS)
 	PgrText name = pgr_name_argument(fcinfo);
 	PgrDefinition definition;
 
-	pgr_write_open("registry.clear()", name, NULL, &definition);
+	pgr_write_open("registry.clear()", name, NULL, PGR_MAY_WRITE, &definition);
 	PG_RETURN_INT64(pgr_store_clear(&definition));
 }

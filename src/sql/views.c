@@ -207,16 +207,15 @@ put_registry(ReturnSetInfo *result, const PgrBlock *block,
 	bool nulls[REGISTRY_COLUMNS] = {0};
 	const PgrPin *pin = pgr_pin();
 
-	if (!pgr_reader_allowed(definition))
-		return;
 	values[0] = PointerGetDatum(
 		cstring_to_text_with_len(definition->name, definition->name_len));
 	values[1] = CStringGetTextDatum(
 		pgr_value_type_name(definition->value_type));
 	values[2] = CStringGetTextDatum("unique");
 	values[3] = BoolGetDatum(definition->durable);
-	nulls[4] = !OidIsValid(definition->owner);
-	values[4] = ObjectIdGetDatum(definition->owner);
+	nulls[4] = definition->owner_name[0] == '\0';
+	values[4] = DirectFunctionCall1(namein,
+									CStringGetDatum(definition->owner_name));
 	values[5] = CStringGetTextDatum(state_name(block, definition, from_table));
 	values[6] = Int64GetDatum(
 		from_table ? entries :
@@ -245,8 +244,6 @@ put_changed(ReturnSetInfo *result, const PgrBlock *block,
 	MemoryContext row;
 	MemoryContext caller;
 
-	if (!pgr_reader_allowed(definition))
-		return;
 	row = row_context();
 	caller = MemoryContextSwitchTo(row);
 	if (from_table)
@@ -294,6 +291,8 @@ put_committed(ReturnSetInfo *result, const PgrBlock *directory,
 		CHECK_FOR_INTERRUPTS();
 		if (!pgr_pending_any())
 		{
+			if (!pgr_reader_may_read(block))
+				continue;
 			put_changed(result, block, &block->definition,
 						block->definition.residency == PGR_FROM_TABLE);
 			continue;

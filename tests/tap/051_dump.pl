@@ -26,7 +26,7 @@ my $source = $node{source};
 $node{other}->safe_psql('postgres', "CREATE ROLE somebody_$_") for 1 .. 5;
 for my $node (values %node)
 {
-	$node->safe_psql('postgres', 'CREATE ROLE dba LOGIN; CREATE ROLE reader LOGIN IN ROLE pg_read_all_data; CREATE ROLE clerk');
+	$node->safe_psql('postgres', 'CREATE ROLE dba LOGIN; CREATE ROLE reader LOGIN IN ROLE pg_read_all_data; CREATE ROLE clerk; CREATE ROLE guest');
 }
 
 # ---------------------------------------------------------------------------
@@ -67,6 +67,7 @@ sub fill
 	  "SELECT registry.create_registry('ttl', 'text', durable => true)", "SELECT registry.put('ttl', 'hour', 'x', ttl => '10 hours'), registry.put('ttl', 'gone', 'x', ttl => '1 microsecond'), registry.put('ttl', 'never', 'x')",
 	  "SELECT registry.create_registry('empty', 'text', durable => true)", "SELECT registry.create_registry('memory', 'text')",
 	  'RESET ROLE',
+	  "SELECT registry.grant_access(r, 'read', 'guest'), registry.grant_access(r, 'write', 'public') FROM unnest('{text,memory}'::text[]) r",
 	  # what depends on it: after all data, in every order and in parallel
 	  "CREATE MATERIALIZED VIEW from_registry AS SELECT registry.get_text('text', E'new\\nline\\r') AS one, count(*) AS n FROM registry.entries('float8')",
 	  "CREATE MATERIALIZED VIEW a_view AS SELECT * FROM from_registry, registry.get_many('text', ARRAY['a'])",
@@ -89,6 +90,7 @@ sub contents
 	for my $sql ("SELECT name, value_type, keys, durable, max_age, on_stale, entries FROM registry.registries WHERE name <> 'rates' ORDER BY name COLLATE \"C\"",
 		"SELECT r.name, e.key, md5(e.value::text), length(e.value::text), e.updated_at, e.expires_at FROM registry.registries r, registry.entries(r.name) e WHERE r.durable ORDER BY r.name COLLATE \"C\", e.key COLLATE \"C\"",
 		(map { "SELECT key, registry.get_$_('$_', key) FROM registry.entries('$_') WHERE key <> 'MB' ORDER BY key COLLATE \"C\"" } qw(text numeric float8 bigint boolean timestamptz)),
+		'SELECT registry, privilege, grantee, grantee_oid, grantor, granted_at FROM registry.grants ORDER BY 1, 2, 3',
 		'SELECT * FROM from_registry', 'SELECT * FROM a_view', 'SELECT count(*), min(what) FROM orders', "SELECT count(*) FROM pg_constraint WHERE conrelid = 'orders'::regclass")
 	{
 		push @lines, map { join('|', map { $_ // 'NULL' } @$_) } $s->query($sql);
@@ -104,12 +106,12 @@ sub same
 	ok($got eq $expected, "$name: the same") or diag(join("\n", map { substr($_, 0, 200) } grep { index("$expected\n", "$_\n") < 0 } split(/\n/, $got)), "\n-- expected:\n", join("\n", map { substr($_, 0, 200) } grep { index("$got\n", "$_\n") < 0 } split(/\n/, $expected)));
 	# after pg_restore --disable-triggers they stay where they are, until a load has made the triggers fire ALWAYS again
 	$node->poll_query_until($database, "SELECT bool_and(tgenabled = 'A') FROM pg_trigger
-		WHERE tgrelid IN ('registry.definitions'::regclass, 'registry.stored_entries'::regclass) AND NOT tgisinternal")
+		WHERE tgrelid IN ('registry.definitions'::regclass, 'registry.stored_entries'::regclass, 'registry.grants'::regclass) AND NOT tgisinternal")
 	  or die "$name: the triggers are not back" if $name =~ /^schema, then data/;
 	# so that the image knows them, if nothing has told it
 	$node->safe_psql($database, "SELECT registry.alter_registry(name, '{}') FROM registry.registries WHERE durable");
 	is($node->safe_psql($database, "SELECT string_agg(name, ', ') FROM registry.registries WHERE durable AND NOT registry.reload(name)"), '', "$name: it can be loaded");
-	is($node->safe_psql($database, 'SELECT name, v.* FROM registry.registries, registry.verify(name) v WHERE durable'), '', "$name: memory and tables agree");
+	is($node->safe_psql($database, "SELECT name, v.* FROM registry.registries, registry.verify(name) v WHERE durable AND problem !~ '\"(clerk|guest)\": '"), '', "$name: memory and tables agree");
 	$got = contents($node, $database);
 	ok($got eq $expected, "$name: the same from memory");
 	return;
@@ -177,7 +179,7 @@ for my $restore (@restores)
 		$node->safe_psql('postgres', "CREATE DATABASE $database OWNER dba;" . sprintf($n % 3 ? $odd =~ s/%s/$database/gr : ''));
 		program($where, @$_, at($node), '-d', $database) for @commands;
 		same($node, $database, $expected, $where);
-		is($node->safe_psql($database, 'SELECT string_agg(DISTINCT tgenabled::text, \'\') FROM pg_trigger WHERE tgrelid IN (\'registry.definitions\'::regclass, \'registry.stored_entries\'::regclass)'), 'A', "$where: triggers fire always");
+		is($node->safe_psql($database, 'SELECT string_agg(DISTINCT tgenabled::text, \'\') FROM pg_trigger WHERE tgrelid IN (\'registry.definitions\'::regclass, \'registry.stored_entries\'::regclass, \'registry.grants\'::regclass)'), 'A', "$where: triggers fire always");
 		$node->safe_psql('postgres', "DROP DATABASE $database");
 	}
 }
@@ -191,8 +193,25 @@ unlike($err =~ s/^.*role "\S+" already exists\n//mr, qr/ERROR/, 'pg_dumpall: res
 same($third, 'app', $expected, 'pg_dumpall');
 
 # ---------------------------------------------------------------------------
-# Owners
+# Owners and grants
 # ---------------------------------------------------------------------------
+
+# Who may read the registry "text", and who, in addition, write to it.
+sub rights
+{
+	my ($node, $database) = @_;
+	my @rights;
+
+	for my $role (qw(clerk guest somebody))
+	{
+		my ($status) = $node->psql($database, "SET ROLE $role; SELECT registry.get_text('text', ' ')");
+		my ($written) = $node->psql($database, "SET ROLE $role; BEGIN; SELECT registry.put('text', 'by somebody', 'x'); ROLLBACK", on_error_stop => 1);
+
+		push @rights, $role . ($status == 0 ? ' reads' : '') . ($written == 0 ? ' writes' : '');
+	}
+	return join ', ', @rights;
+}
+$_->safe_psql('postgres', 'CREATE ROLE somebody') for values %node;
 
 # In this cluster the owner is who he was; in another one he is until his oid is another.
 $source->safe_psql('postgres', 'CREATE DATABASE owned');
@@ -202,6 +221,21 @@ $node{other}->safe_psql('postgres', 'CREATE DATABASE owned');
 program('for owners', 'pg_restore', '-e', "$tmp/custom", at($node{other}), '-d', 'owned');
 my (undef, undef, $refused) = $node{other}->psql('owned', "SET ROLE clerk; SELECT registry.get_text('text', ' ')");
 like($refused, qr/does not exist or you may not read it/, 'a role of that name in another cluster does not own it');
+is(rights($source, 'owned'), 'clerk reads writes, guest reads writes, somebody writes', 'grants hold after a restore in their cluster');
+is(rights($node{other}, 'owned'), 'clerk writes, guest writes, somebody writes', 'in another one only those to everybody do');
+is($node{other}->safe_psql('owned', 'SELECT ok FROM registry.checks WHERE check_name = \'grants_resolved\''), 'f', 'registry.checks says so');
+my $registries = $node{other}->safe_psql('owned', 'SELECT count(*) FROM registry.definitions');
+is($node{other}->safe_psql('owned', 'SELECT registry.restore_grants()'), $registries + 2, 'restore_grants() gives them back, by name');
+is(rights($node{other}, 'owned'), rights($source, 'owned'), 'then all of them hold');
+is($node{other}->safe_psql('owned', 'SELECT ok FROM registry.checks WHERE check_name = \'grants_resolved\''), 't', 'and nothing is left to do');
+
+# A copy of a database has the same grants, and those of its own from then on.
+$source->safe_psql('postgres', 'CREATE DATABASE copied TEMPLATE owned');
+is(rights($source, 'copied'), rights($source, 'owned'), 'a copy has the same grants');
+$source->safe_psql('copied', "SELECT registry.revoke_access('text', 'write', 'public'), registry.revoke_access('text', 'read', 'guest')");
+is(rights($source, 'copied'), 'clerk reads writes, guest, somebody', 'they can be revoked');
+is(rights($source, 'owned'), 'clerk reads writes, guest reads writes, somebody writes', 'in the copy only');
+
 for my $role (qw(dba reader clerk))
 {
 	(undef, undef, $refused) = $source->psql('app', "SET ROLE $role; SELECT count(*) FROM registry.stored_entries");

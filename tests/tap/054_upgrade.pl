@@ -16,7 +16,8 @@ use Test::More;
 my $fill = q(CREATE EXTENSION pg_registry; CREATE ROLE clerk; GRANT EXECUTE ON FUNCTION registry.create_registry TO clerk; SET ROLE clerk;
 	SELECT registry.create_registry('r', 'numeric', durable => true, max_age => '1 day'), registry.put('r', 'k', '1.10'), registry.put('r', 'ttl', '2', '1 hour');
 	SELECT registry.create_registry('many', 'text', durable => true), registry.put_many('many', (SELECT jsonb_object_agg(g, md5(g::text)) FROM generate_series(1, 3000) g));
-	SELECT registry.create_registry('memory', 'text'));
+	SELECT registry.create_registry('memory', 'text');
+	RESET ROLE; CREATE ROLE guest; SELECT registry.grant_access('r', 'read', 'guest'), registry.grant_access('memory', 'read', 'guest'));
 my $everything = q(SELECT md5(string_agg(concat_ws(' ', r.name, r.value_type, r.durable, r.max_age, r.owner, e.key, e.value::text, e.updated_at, e.expires_at), E'\n' ORDER BY r.name COLLATE "C", e.key COLLATE "C"))
 	FROM registry.registries r LEFT JOIN registry.entries(r.name) e ON r.durable WHERE r.name <> 'rates');
 my $problems = 'SELECT count(*) FROM registry.registries r, registry.verify(r.name) WHERE r.durable';
@@ -44,9 +45,10 @@ chdir $back;
 $new->start;
 is($new->safe_psql('postgres', $everything), $expected, 'everything is there');
 is($new->safe_psql('postgres', "SET ROLE clerk; SELECT registry.put('r', 'new', '7'); SELECT registry.get_numeric('r', 'new') + registry.get_numeric('r', 'k')"), "\n8.10", 'its owner goes on');
+is($new->safe_psql('postgres', "SET ROLE guest; SELECT registry.get_numeric('r', 'k'), registry.registry_exists('memory'), registry.registry_exists('many')"), '1.10|t|f', 'so does who may read it');
 is($new->safe_psql('empty', "SELECT registry.create_registry('r', durable => true), registry.put('r', 'k', '1'); SELECT registry.get('r', 'k')"), "|\n1", 'so does an empty database');
 is($new->safe_psql('postgres', "SELECT string_agg(DISTINCT tgenabled::text, '') FROM pg_trigger WHERE tgrelid::regclass::text LIKE 'registry.%' AND NOT tgisinternal"), 'A', 'triggers fire always');
-is($new->safe_psql('postgres', 'SELECT count(*) FROM pg_extension e, unnest(extconfig)'), 5, 'the next dump has the tables too');
+is($new->safe_psql('postgres', 'SELECT count(*) FROM pg_extension e, unnest(extconfig)'), 6, 'the next dump has the tables too');
 
 # ---------------------------------------------------------------------------
 # DROP EXTENSION, databases
@@ -73,7 +75,7 @@ $s->query('COMMIT');
 is($s->one("SELECT string_agg(name || ' ' || registry.get_text('r', 'k'), ',') FROM registry.registries WHERE name <> 'rates'"), 'r another', 'committed');
 is($s->one($problems), 0, 'memory and tables agree');
 
-$s->query($_) for 'DROP EXTENSION pg_registry', 'DROP ROLE clerk', split(/;\n/, $fill), 'RESET ROLE';
+$s->query($_) for 'DROP EXTENSION pg_registry', 'DROP ROLE clerk, guest', split(/;\n/, $fill), 'RESET ROLE';
 $s->query("SELECT registry.create_registry('many', 'text', durable => true)") unless $s->one("SELECT registry.registry_exists('many')") eq 't';
 $s->query('CREATE DATABASE template_db');
 {

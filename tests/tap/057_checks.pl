@@ -17,7 +17,7 @@ use Test::More;
 # Name and severity, in this order, always.
 my @checks = qw(preloaded:critical scheduler_running:critical scheduler_build:warning rates_fresh:critical
   rates_failing:warning rates_quarantine:warning memory_used:warning memory_held_by_pins:warning
-  registries_resident:warning loads_failing:warning image_verified:warning log_dropped:warning);
+  registries_resident:warning loads_failing:warning image_verified:warning grants_resolved:warning log_dropped:warning);
 
 my $web = FaultServer->new(PostgreSQL::Test::Utils::tempdir);
 my $node = PostgreSQL::Test::Cluster->new('main');
@@ -213,6 +213,11 @@ $node->safe_psql('postgres', column('image_verified', 'hint') =~ s/^Execute //r)
 recovers('image_verified', qr/in force/, 'it is on');
 ok($node->poll_query_until('postgres', "SELECT ok AND value = 0 FROM registry.checks WHERE check_name = 'registries_resident'"), 'and they are loaded');
 recovers('loads_failing', qr/went well/, 'without failures');
+
+$node->safe_psql('postgres', q(CREATE ROLE clerk; SELECT registry.grant_access('big', r, 'clerk') FROM unnest('{read,write}'::text[]) r; ALTER ROLE clerk RENAME TO accountant));
+fails('grants_resolved', qr/^2 owners and grantees of registries of this database are no roles of this cluster\.$/, 'a role has another name');
+is(one("registry.restore_grants('clerk', 'accountant')"), 2, 'what was his is given to him, as the hint says');
+recovers('grants_resolved', qr/^All owners and grantees/, 'all is well');
 
 # ---------------------------------------------------------------------------
 # Log

@@ -45,7 +45,7 @@ sub is_back
 sub triggers
 {
 	return $reader->one("SELECT string_agg(tgenabled::text, '' ORDER BY tgrelid, tgname) FROM pg_trigger
-		WHERE tgrelid IN ('registry.definitions'::regclass, 'registry.stored_entries'::regclass)");
+		WHERE tgrelid IN ('registry.definitions'::regclass, 'registry.stored_entries'::regclass, 'registry.grants'::regclass)");
 }
 
 is(state(), 'resident', 'at first it is in memory');
@@ -103,7 +103,7 @@ is(state(), 'from table', 'loading it is tried, and refused');
 $admin->query('ALTER TABLE registry.stored_entries ENABLE TRIGGER ALL');
 is_back('ENABLE TRIGGER ALL');
 is_back('ENABLE TRIGGER ALL', 'new');
-is(triggers(), 'AAAAAA', 'and all triggers fire always, as before');
+is(triggers(), 'AAAAAAAA', 'and all triggers fire always, as before');
 is(get('a') . get('unseen') . get('replica') . get('put'), '3by triggersnullmeanwhile', 'with all that the table has');
 $reader->query("SELECT registry.put('r', 'a', '4')");
 is(get('a'), '4', 'and it is written as before');
@@ -249,7 +249,49 @@ is_back('definitions');
 is_back('definitions', 'restored');
 is($reader->sqlstate("SELECT registry.get_text('new', 'k')"), '42704', 'the one that is gone stays so');
 is($reader->one("SELECT on_stale FROM registry.registries WHERE name = 'r'"), 'null', 'and what was altered is so');
-is(triggers(), 'AAAAAA', 'all triggers fire always');
+is(triggers(), 'AAAAAAAA', 'all triggers fire always');
+
+# ---------------------------------------------------------------------------
+# Grants
+# ---------------------------------------------------------------------------
+
+$admin->query('CREATE ROLE guest');
+my $guest = RawProtocol->new($node, 'postgres');
+$guest->query('SET ROLE guest');
+
+# What the guest may read of a durable registry and of one in memory.
+sub guest
+{
+	return join ', ', map { $guest->sqlstate("SELECT registry.get_text('$_', 'a')") || 'allowed' } qw(r mem);
+}
+my $grant = "INSERT INTO registry.grants SELECT r, 'read', 'guest', 'guest'::regrole FROM unnest('{r,mem}'::text[]) r";
+my $revoke = "DELETE FROM registry.grants WHERE grantee = 'guest'";
+is(guest(), '42704, 42704', 'nothing is granted');
+$admin->query('BEGIN; ALTER TABLE registry.grants DISABLE TRIGGER ALL');
+$admin->query($grant);
+is($admin->one("SELECT set_config('role', 'guest', true) || registry.get_text('r', 'a') || registry.get_text('mem', 'a')"), 'guest5only in memory',
+	'triggers are off: the transaction reads by its own grants');
+$admin->query('ROLLBACK');
+is(guest(), '42704, 42704', 'rolled back: nobody does');
+is(state(), 'resident', 'and all is in memory');
+
+$admin->query('ALTER TABLE registry.grants DISABLE TRIGGER ALL');
+is(state(), 'from table', 'triggers are off: read from the table');
+$admin->query($grant);
+is(guest(), 'allowed, allowed', 'what no trigger saw holds');
+$admin->query($revoke);
+is(guest(), '42704, 42704', 'and is gone');
+$admin->query($grant);
+$admin->query('ALTER TABLE registry.grants ENABLE TRIGGER ALL');
+is(guest(), 'allowed, allowed', 'triggers are on: the same');
+is_back('grants');
+is(guest(), 'allowed, allowed', 'and from memory');
+is($reader->one("SELECT count(*) FROM registry.verify('mem')"), 0, 'also of the memory registry');
+is(triggers(), 'AAAAAAAA', 'all triggers fire always');
+$admin->query($revoke);
+is(guest(), '42704, 42704', 'a row that is deleted now');
+$admin->query("SELECT registry.grant_access(r, 'read', 'guest') FROM unnest('{r,mem}'::text[]) r");
+is(guest(), 'allowed, allowed', 'and a grant');
 
 # ---------------------------------------------------------------------------
 # A table that is not where it was
@@ -284,11 +326,12 @@ for my $options ([], ['--disable-triggers'], [ '--disable-triggers', '--single-t
 {
 	my $case = join ' ', 'pg_restore --data-only', @$options;
 
-	$admin->query("TRUNCATE registry.stored_entries, registry.definitions");
+	$admin->query("TRUNCATE registry.stored_entries, registry.definitions, registry.grants");
 	$node->command_ok([ 'pg_restore', '--data-only', @$options, '-d', $node->connstr('postgres'), $dump ], $case);
 	is(get('a') . get('other2'), '7unlisted', "$case: at once all is there");
 	wait_for("state = 'resident' FROM registry.registries WHERE name = 'r'", "$case: r is loaded");
 	is(differences(), 0, "$case: verify() finds nothing");
+	is($guest->one("SELECT registry.get_text('r', 'a')"), '7', "$case: grants are there, too");
 }
 
 # ---------------------------------------------------------------------------
@@ -305,7 +348,7 @@ is(get('a'), '8', 'and all that in one transaction');
 wait_for("state = 'resident' FROM registry.registries WHERE name = 'r'", 'it is loaded');
 is(differences(), 0, 'verify() finds nothing');
 
-$_->close for $admin, $reader, $repeatable, $other;
+$_->close for $admin, $reader, $repeatable, $other, $guest;
 unlike(slurp_file($node->logfile), qr/PANIC|TRAP/, 'the log is clean');
 $node->stop;
 done_testing();

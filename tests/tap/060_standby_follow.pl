@@ -231,6 +231,7 @@ is(here('max(registry.get_bigint(\'large\', n)) FROM generate_series(1, 10) n'),
 # Meanwhile the primary forgets what it has logged.
 $primary->append_conf('postgresql.conf', "pg_registry.test_log_retention = '1ms'");
 $primary->reload;
+while ($p->one("SELECT current_setting('pg_registry.test_log_retention')") ne '1ms') { }
 $p->query('CREATE PROCEDURE puts(n int) LANGUAGE plpgsql AS $$ BEGIN FOR i IN 1 .. n LOOP
 	PERFORM registry.put(\'r\', \'p\' || i % 10, i::text); COMMIT; END LOOP; END $$');
 $p->query('CALL puts(30000)');
