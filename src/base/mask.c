@@ -284,14 +284,22 @@ parameter_has_secret(const char *text, size_t len)
 		!plain_value(mark + 1, text + len - (mark + 1));
 }
 
+/* Unlike what is masked, a key here may have any characters. */
 static bool
 path_has_secret(const char *path, const char *end)
 {
 	while (path < end)
 	{
-		size_t len = strcspn(path, "/?#");
+		size_t len = strcspn(path, "/.?#");
+		size_t digits = 0;
+		size_t letters = 0;
 
-		if (looks_like_key(path, len))
+		for (size_t i = 0; i < len; i++)
+		{
+			digits += isdigit((unsigned char) path[i]) != 0;
+			letters += isalpha((unsigned char) path[i]) != 0;
+		}
+		if (len >= MIN_PATH_KEY_LEN && digits > 0 && letters > 0)
 			return true;
 		path += len + 1;
 	}

@@ -46,7 +46,14 @@ is($new->safe_psql('postgres', $everything), $expected, 'everything is there');
 is($new->safe_psql('postgres', "SET ROLE clerk; SELECT registry.put('r', 'new', '7'); SELECT registry.get_numeric('r', 'new') + registry.get_numeric('r', 'k')"), "\n8.10", 'its owner goes on');
 is($new->safe_psql('empty', "SELECT registry.create_registry('r', durable => true), registry.put('r', 'k', '1'); SELECT registry.get('r', 'k')"), "|\n1", 'so does an empty database');
 is($new->safe_psql('postgres', "SELECT string_agg(DISTINCT tgenabled::text, '') FROM pg_trigger WHERE tgrelid::regclass::text LIKE 'registry.%' AND NOT tgisinternal"), 'A', 'triggers fire always');
-is($new->safe_psql('postgres', 'SELECT count(*) FROM pg_extension e, unnest(extconfig)'), 5, 'the next dump has the tables too');
+is($new->safe_psql('postgres', 'SELECT count(*) FROM pg_extension e, unnest(extconfig)'), 6, 'the next dump has the tables too');
+
+# The old cluster can still run: this one is a copy (S-3).
+for my $database (qw(postgres empty))
+{
+	is($new->safe_psql($database, 'SELECT armed, held FROM registry.status()'), 'f|It comes from another cluster: by a dump, by logical replication or by pg_upgrade.', "$database is held");
+	is($new->safe_psql($database, 'SELECT registry.arm(); SELECT armed FROM registry.status()'), "t\nt", 'until it is armed');
+}
 
 # ---------------------------------------------------------------------------
 # DROP EXTENSION, databases
