@@ -88,6 +88,21 @@ CREATE TABLE registry.grants (
     granted_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (registry, privilege, grantee));
 
+-- Where this database was armed: it sends nothing unless each row, and at least
+-- one, names this cluster and this database.  Dumped and replicated, so that a
+-- copy is known by the row of its original; see registry.arm().
+CREATE TABLE registry.stamps (
+    system_identifier bigint NOT NULL, -- as in pg_control_system()
+    database oid NOT NULL,
+    armed_at timestamptz NOT NULL DEFAULT now(),
+    armed_by text NOT NULL DEFAULT current_user);
+-- It has no key, as a dump adds what may be there; a publisher needs one.
+ALTER TABLE registry.stamps REPLICA IDENTITY FULL;
+INSERT INTO registry.stamps (system_identifier, database)
+    SELECT c.system_identifier, d.oid
+      FROM pg_catalog.pg_control_system() c, pg_catalog.pg_database d
+     WHERE d.datname = pg_catalog.current_database();
+
 CREATE FUNCTION registry.definitions_changed()
 RETURNS trigger
 AS 'MODULE_PATHNAME', 'pgr_sql_definitions_trigger'
@@ -154,8 +169,10 @@ SELECT pg_catalog.pg_extension_config_dump('registry.grants', '');
 SELECT pg_catalog.pg_extension_config_dump('registry.rate_sets', '');
 SELECT pg_catalog.pg_extension_config_dump('registry.rate_sets_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('registry.rate_set_values', '');
+SELECT pg_catalog.pg_extension_config_dump('registry.stamps', '');
 GRANT SELECT ON registry.definitions, registry.stored_entries, registry.grants,
-    registry.rate_sets, registry.rate_sets_id_seq, registry.rate_set_values
+    registry.rate_sets, registry.rate_sets_id_seq, registry.rate_set_values,
+    registry.stamps
     TO pg_database_owner;
 
 -- ---------------------------------------------------------------------------
@@ -482,6 +499,12 @@ RETURNS void
 AS 'MODULE_PATHNAME', 'pgr_sql_resume'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
+-- Lets a copy of a database send; false: it was armed already.
+CREATE FUNCTION registry.arm()
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'pgr_sql_arm'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
 CREATE FUNCTION registry.restart_workers()
 RETURNS void
 AS 'MODULE_PATHNAME', 'pgr_sql_restart_workers'
@@ -550,7 +573,10 @@ CREATE FUNCTION registry.status(
     OUT log_truncated bigint,
     OUT log_dropped_busy bigint,
     OUT log_dropped_recursion bigint,
-    OUT log_dropped_too_early bigint)
+    OUT log_dropped_too_early bigint,
+    OUT host text,
+    OUT armed boolean,
+    OUT held text)
 AS 'MODULE_PATHNAME', 'pgr_sql_status'
 LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 

@@ -69,6 +69,7 @@ INSERT INTO expectations VALUES
 	('refresh', $$SELECT registry.refresh('rates', wait => false)$$, '42501', '42501'),
 	('pause', $$SELECT registry.pause('rates')$$, '42501', '42501'),
 	('resume', $$SELECT registry.resume('rates')$$, '42501', '42501'),
+	('arm', $$SELECT registry.arm()$$, '42501', '42501'),
 	('restart_workers', $$SELECT registry.restart_workers()$$, '42501', '42501'),
 	('log_tail', $$SELECT count(*) FROM registry.log_tail()$$, '42501', '42501'),
 	('status', $$SELECT registry.status()$$, '42501', 'allowed'),

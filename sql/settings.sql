@@ -100,15 +100,25 @@ ALTER SYSTEM RESET pg_registry.rates_max_change;
 ALTER SYSTEM RESET pg_registry.rates_max_age;
 ALTER SYSTEM RESET pg_registry.rates_max_value_age;
 
+-- What may be sent: the switch can be used from SQL, the list of hosts is in the files.
+ALTER SYSTEM SET pg_registry.outbound = 'never';
+ALTER SYSTEM SET pg_registry.armed_hosts = '*';
+ALTER SYSTEM SET pg_registry.outbound = off;
+SELECT * FROM written;
+ALTER SYSTEM RESET pg_registry.outbound;
+
 -- 4. No session and no ordinary role changes any of them.
 SET pg_registry.rates_url = 'https://example.com/';
 SET pg_registry.rates_on_stale = 'null';
+SET pg_registry.outbound = on;
+SET pg_registry.armed_hosts = '*';
 SET pg_registry.shared_memory = '1 GB';
 ALTER ROLE CURRENT_USER SET pg_registry.rates_max_age = '1 s';
 CREATE ROLE regress_registry_nobody;
 SET ROLE regress_registry_nobody;
 ALTER SYSTEM SET pg_registry.rates_url = 'https://example.com/';
 SHOW pg_registry.rates_url;
+SHOW pg_registry.armed_hosts;
 SHOW pg_registry.log_min_level;
 SHOW pg_registry.rates_on_stale;
 RESET ROLE;

@@ -123,6 +123,7 @@ INSERT INTO calls (function, call) VALUES
 	('pause', $$SELECT registry.pause(name => 'rates')$$),
 	('resume', $$SELECT registry.resume(name => 'rates')$$),
 	('refresh', $$SELECT registry.refresh(source => 'rates', wait => false, timeout => '1 s', raise => false)$$),
+	('arm', $$SELECT registry.arm()$$),
 	('restart_workers', $$SELECT registry.restart_workers()$$),
 	('log_tail', $$SELECT count(*) FROM registry.log_tail(n => 0, handler => NULL)$$),
 	('status', $$SELECT (registry.status()).preloaded$$),

@@ -247,6 +247,26 @@ define_memory(void)
 }
 
 static void
+define_outbound(void)
+{
+	DefineCustomBoolVariable(
+		"pg_registry.outbound",
+		"Requests may be sent; off stops them all at once.", NULL,
+		&pgr_settings.outbound, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
+
+	/*
+	 * No check refuses anything: a mistake at the start of the server would
+	 * leave the list empty, which allows more than any mistake does.
+	 */
+	DefineCustomStringVariable(
+		"pg_registry.armed_hosts",
+		"Names of the hosts that may send requests, with * and ?, separated by commas.",
+		"Empty: any host may send GET requests without secrets, and nothing else.",
+		&pgr_settings.armed_hosts, "", PGC_SIGHUP,
+		GUC_SUPERUSER_ONLY | GUC_DISALLOW_IN_AUTO_FILE, NULL, NULL, NULL);
+}
+
+static void
 define_rates_source(void)
 {
 	DefineCustomStringVariable(
@@ -350,6 +370,7 @@ void
 pgr_settings_define(void)
 {
 	define_memory();
+	define_outbound();
 	define_rates_source();
 	define_rates_policy();
 	define_reads();

@@ -46,6 +46,10 @@ typedef struct PgrSettings
 	int max_kb_per_database;
 	int log_ring_slots;
 
+	/* what may be sent: reload */
+	bool outbound;     /* off: nothing, at once */
+	char *armed_hosts; /* patterns, or "" = see base/outbound.h */
+
 	/* rates: reload */
 	char *rates_url;
 	char *rates_currencies;

@@ -6,6 +6,8 @@
  */
 #include "postgres.h"
 
+#include <ctype.h>
+
 #include "base/mask.h"
 
 /* Shorter values ("EUR", "1") are parameters, not keys. */
@@ -18,6 +20,9 @@
 #define MIN_PATH_KEY_LEN 16
 
 #define MAX_DECODED_LEN 512
+
+/* A longer word of a query may be a key: "2025-04-04" is none. */
+#define MAX_PLAIN_WORD_LEN 10
 
 #define MASK "..."
 
@@ -202,6 +207,124 @@ pgr_mask_secrets(char *text, const char *url)
 		if (*p == '&')
 			p++;
 	}
+}
+
+/* ------------------------------------------------------------------------
+ * Is there a secret at all?
+ * ------------------------------------------------------------------------
+ */
+
+static bool
+contains(const char *text, size_t len, const char *word)
+{
+	size_t n = strlen(word);
+
+	for (size_t i = 0; i + n <= len; i++)
+		if (pg_strncasecmp(text + i, word, n) == 0)
+			return true;
+	return false;
+}
+
+/* app_id, apikey, access_token, ...; and some that are none. */
+static bool
+named_like_secret(const char *name, size_t len)
+{
+	static const char *const words[] = {"key",     "token", "secret", "pass",
+										"pwd",     "auth",  "cred",   "sign",
+										"session", "user",  "login"};
+
+	if (len >= 2 && pg_strncasecmp(name + len - 2, "id", 2) == 0)
+		return true;
+	for (size_t i = 0; i < lengthof(words); i++)
+		if (contains(name, len, words[i]))
+			return true;
+	return false;
+}
+
+/* The bytes that separate the items of a list here. */
+static size_t
+separator(const char *text, const char *end)
+{
+	if (text < end && (*text == ',' || *text == '|'))
+		return 1;
+	return end - text >= 3 && pg_strncasecmp(text, "%2C", 3) == 0 ? 3 : 0;
+}
+
+/* Short words and numbers, perhaps a list of them: codes, dates, formats. */
+static bool
+plain_value(const char *text, size_t len)
+{
+	const char *end = text + len;
+	size_t n = 0;
+
+	while (text < end)
+	{
+		size_t skip = separator(text, end);
+
+		if (skip == 0 && !isalnum((unsigned char) *text) &&
+			strchr("-_.:", *text) == NULL)
+			return false;
+		n = skip > 0 ? 0 : n + 1;
+		if (n > MAX_PLAIN_WORD_LEN)
+			return false;
+		text += skip > 0 ? skip : 1;
+	}
+	return true;
+}
+
+/* One "name=value", or just a value. */
+static bool
+parameter_has_secret(const char *text, size_t len)
+{
+	const char *mark = memchr(text, '=', len);
+
+	if (mark == NULL)
+		return named_like_secret(text, len) || !plain_value(text, len);
+	return named_like_secret(text, mark - text) ||
+		!plain_value(mark + 1, text + len - (mark + 1));
+}
+
+/* Unlike what is masked, a key here may have any characters. */
+static bool
+path_has_secret(const char *path, const char *end)
+{
+	while (path < end)
+	{
+		size_t len = strcspn(path, "/.?#");
+		size_t digits = 0;
+		size_t letters = 0;
+
+		for (size_t i = 0; i < len; i++)
+		{
+			digits += isdigit((unsigned char) path[i]) != 0;
+			letters += isalpha((unsigned char) path[i]) != 0;
+		}
+		if (len >= MIN_PATH_KEY_LEN && digits > 0 && letters > 0)
+			return true;
+		path += len + 1;
+	}
+	return false;
+}
+
+bool
+pgr_mask_url_has_secret(const char *url)
+{
+	const char *scheme_end = strstr(url, "://");
+	const char *host = scheme_end ? scheme_end + 3 : url;
+	const char *path = host + strcspn(host, "/?#");
+	const char *p = host + strcspn(host, "?#");
+
+	if (memchr(host, '@', path - host) != NULL || path_has_secret(path, p))
+		return true;
+	while (*p == '?' || *p == '&')
+	{
+		size_t len = strcspn(++p, "&#");
+
+		if (parameter_has_secret(p, len))
+			return true;
+		p += len;
+	}
+	return false;
 }
 
 void

@@ -18,6 +18,13 @@ extern void pgr_mask_url(char *dst, size_t size, const char *url);
 extern void pgr_mask_secrets(char *text, const char *url);
 
 /*
+ * May the URL hold a secret?  In doubt, yes: a user name, a part of the path
+ * or a value of the query that looks like a key, or a parameter that is called
+ * like one.
+ */
+extern bool pgr_mask_url_has_secret(const char *url);
+
+/*
  * Copy "len" bytes, cut to size, as printable ASCII: whatever is not becomes
  * a blank or a question mark.  A client of any encoding can then read it, and
  * it cannot break a log line.

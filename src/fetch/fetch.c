@@ -17,6 +17,7 @@
 
 #include "base/clock.h"
 #include "base/mask.h"
+#include "base/outbound.h"
 #include "fetch/answer.h"
 #include "fetch/fetch.h"
 #include "fetch/report.h"
@@ -191,12 +192,26 @@ notice_interval(PgrFetch *fetch)
 		plan_next(fetch);
 }
 
+/* The machine's name is asked for each time: it may get another one. */
+static PgrOutbound
+find_ban(const PgrFetch *fetch)
+{
+	const PgrSettings *settings = fetch->core->settings;
+	char host[PGR_HOST_NAME_LEN];
+
+	pgr_outbound_host(host);
+	return pgr_outbound_check(settings->outbound, settings->armed_hosts, host,
+							  fetch->wishes.url);
+}
+
 /*
  * Why nothing may be fetched now, and the state to show; NULL if it may.
  */
 static const char *
 find_obstacle(PgrFetch *fetch, bool paused, PgrSchedulerState *state)
 {
+	PgrOutbound outbound;
+
 	if (fetch->wishes.url[0] == '\0')
 	{
 		*state = PGR_SCHEDULER_NOT_CONFIGURED;
@@ -207,6 +222,13 @@ find_obstacle(PgrFetch *fetch, bool paused, PgrSchedulerState *state)
 	{
 		*state = PGR_SCHEDULER_STANDBY;
 		return "this server is a standby, and pg_registry.refresh_on is \"primary\"";
+	}
+	outbound = find_ban(fetch);
+	if (outbound != PGR_OUTBOUND_ALLOWED)
+	{
+		*state = outbound == PGR_OUTBOUND_OFF ? PGR_SCHEDULER_OUTBOUND_OFF :
+												PGR_SCHEDULER_HELD;
+		return pgr_outbound_reason(outbound);
 	}
 	if (paused)
 	{
@@ -365,7 +387,16 @@ take_response(PgrFetch *fetch, const PgrHttpResponse *response)
 	end_run(fetch, &outcome, bound_s);
 }
 
-/* Nothing may be fetched: stop what is under way, answer who asks. */
+static bool
+is_banned(PgrSchedulerState state)
+{
+	return state == PGR_SCHEDULER_HELD || state == PGR_SCHEDULER_OUTBOUND_OFF;
+}
+
+/*
+ * Nothing may be fetched: stop what is under way, answer who asks.  What can
+ * surprise somebody is told once.
+ */
 static void
 stand_down(PgrFetch *fetch, const PgrRunOrders *orders, const char *obstacle,
 		   PgrSchedulerState state)
@@ -376,6 +407,10 @@ stand_down(PgrFetch *fetch, const PgrRunOrders *orders, const char *obstacle,
 		fetch->in_run = false;
 		pgr_run_decline(fetch->core, obstacle);
 	}
+	if (fetch->http != NULL)
+		pgr_http_disconnect(fetch->http);
+	if (is_banned(state) && state != fetch->shown_state)
+		pgr_report_banned(fetch->source, obstacle);
 	show_state(fetch, state, 0);
 }
 
@@ -398,6 +433,9 @@ step(PgrFetch *fetch)
 		return;
 	}
 
+	/* Even without a request: libcurl also looks after kept connections. */
+	if (fetch->http != NULL)
+		pgr_http_drive(fetch->http);
 	if (fetch->in_run && fetch->transfer == NULL)
 		send_request(fetch);
 	if (fetch->transfer != NULL &&
@@ -418,9 +456,6 @@ pgr_fetch_step(PgrFetch *fetch)
 	MemoryContext caller = MemoryContextSwitchTo(fetch->context);
 	long wait_ms = MAX_WAIT_MS;
 
-	/* Even without a request: libcurl also looks after kept connections. */
-	if (fetch->http != NULL)
-		pgr_http_drive(fetch->http);
 	step(fetch);
 	if (fetch->shown_due_ms != 0)
 		wait_ms = (long) Min(fetch->shown_due_ms - pgr_monotonic_ms(),

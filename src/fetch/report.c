@@ -82,6 +82,14 @@ pgr_report_source(const char *source)
 }
 
 void
+pgr_report_banned(const char *source, const char *reason)
+{
+	ereport(LOG,
+			(errmsg("exchange rates are not fetched from %s: %s", source,
+					reason)));
+}
+
+void
 pgr_report_outcome(PgrReport *report, int64 now_ms, const char *source,
 				   const PgrRunOutcome *outcome, const PgrStreak *streak,
 				   bool first)

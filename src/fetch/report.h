@@ -41,4 +41,7 @@ extern void pgr_report_outcome(PgrReport *report, int64 now_ms,
 /* pg_registry.rates_url was changed; "source" is masked, "" for none. */
 extern void pgr_report_source(const char *source);
 
+/* This host may not send requests, for that reason. */
+extern void pgr_report_banned(const char *source, const char *reason);
+
 #endif /* PGR_FETCH_REPORT_H */

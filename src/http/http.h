@@ -76,6 +76,9 @@ extern void pgr_http_drive(PgrHttp *http);
 extern const PgrHttpResponse *
 pgr_http_response(const PgrHttpTransfer *transfer);
 
+/* Close the connections that are kept for later; nothing may be under way. */
+extern void pgr_http_disconnect(PgrHttp *http);
+
 /* Forget a transfer, under way or not. */
 extern void pgr_http_free(PgrHttp *http, PgrHttpTransfer *transfer);
 

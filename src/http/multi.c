@@ -262,6 +262,15 @@ take_finished(PgrHttp *http)
 	}
 }
 
+static void
+drop_multi(PgrHttp *http)
+{
+	(void) curl_multi_cleanup(http->multi);
+	http->multi = NULL;
+	/* or it would make the descriptor readable for ever */
+	(void) timer_cb(NULL, -1, http);
+}
+
 /* After an error of the multi handle itself nothing in it can be trusted. */
 static void
 abandon_multi(PgrHttp *http, CURLMcode code)
@@ -276,10 +285,7 @@ abandon_multi(PgrHttp *http, CURLMcode code)
 		pgr_transfer_finish(transfer, CURLE_FAILED_INIT);
 		leave_multi(http, transfer);
 	}
-	(void) curl_multi_cleanup(http->multi);
-	http->multi = NULL;
-	/* or it would make the descriptor readable for ever */
-	(void) timer_cb(NULL, -1, http);
+	drop_multi(http);
 }
 
 static CURLMcode
@@ -346,5 +352,18 @@ pgr_http_free(PgrHttp *http, PgrHttpTransfer *transfer)
 	block_signals(&saved);
 	leave_multi(http, transfer);
 	pgr_transfer_free(transfer);
+	restore_signals(&saved);
+}
+
+void
+pgr_http_disconnect(PgrHttp *http)
+{
+	sigset_t saved;
+
+	Assert(http->transfers == NULL);
+	if (http->multi == NULL)
+		return;
+	block_signals(&saved);
+	drop_multi(http);
 	restore_signals(&saved);
 }

@@ -79,6 +79,10 @@ pgr_refresh_state_name(PgrSchedulerState state)
 			return "paused";
 		case PGR_SCHEDULER_NOT_CONFIGURED:
 			return "not configured";
+		case PGR_SCHEDULER_OUTBOUND_OFF:
+			return "outbound off";
+		case PGR_SCHEDULER_HELD:
+			return "held";
 		case PGR_SCHEDULER_STANDBY:
 			return "standby";
 		case PGR_SCHEDULER_OTHER_BUILD:

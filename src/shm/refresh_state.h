@@ -24,6 +24,8 @@ typedef enum PgrSchedulerState
 	PGR_SCHEDULER_WAITING,  /* backs off after a failure */
 	PGR_SCHEDULER_PAUSED,
 	PGR_SCHEDULER_NOT_CONFIGURED,
+	PGR_SCHEDULER_OUTBOUND_OFF,
+	PGR_SCHEDULER_HELD,       /* this host may not send: armed_hosts */
 	PGR_SCHEDULER_STANDBY,    /* in recovery, and refresh_on is primary */
 	PGR_SCHEDULER_OTHER_BUILD /* libraries upgraded, server not restarted */
 } PgrSchedulerState;

@@ -167,14 +167,24 @@ describe_age(const PgrRatesInfo *info, TimestampTz now, Finding *finding)
 							   timestamptz_to_str(info->checked_at));
 }
 
+static const char *
+why_not_fresh(const PgrSharedRefresh *refresh)
+{
+	if (refresh->state == PGR_SCHEDULER_OUTBOUND_OFF)
+		return "Nothing is sent: pg_registry.outbound is off.";
+	if (refresh->state == PGR_SCHEDULER_HELD)
+		return "This host may not send the request: see advice in registry.status(), and pg_registry.armed_hosts.";
+	if (refresh->paused)
+		return "Fetching is paused: call registry.resume('rates').";
+	return "See rates_last_error in registry.status(); registry.refresh('rates') tries at once.";
+}
+
 static void
 look_rates_fresh(const Facts *facts, Finding *finding)
 {
 	const PgrRatesInfo *info = pgr_rates_info(pgr_rates_block());
 
-	finding->hint = facts->refresh.paused ?
-		"Fetching is paused: call registry.resume('rates')." :
-		"See rates_last_error in registry.status(); registry.refresh('rates') tries at once.";
+	finding->hint = why_not_fresh(&facts->refresh);
 	if (info != NULL && !is_idle_standby(facts))
 		describe_age(info, pgr_pin()->at, finding);
 	else if (!is_configured())

@@ -3,7 +3,8 @@
  *	  registry.refresh(), pause(), resume() and restart_workers().
  *
  * They leave a note in shared memory and wake the scheduler, which alone
- * decides and speaks HTTP.  A waiting refresh() holds no lock of ours.
+ * decides and speaks HTTP.  A waiting refresh() holds no lock of ours.  A held
+ * database cannot ask for anything that sends (S-3).
  */
 #include "postgres.h"
 
@@ -18,6 +19,7 @@
 #include "utils/wait_event.h"
 
 #include "base/compat.h"
+#include "durable/arm.h"
 #include "shm/area.h"
 #include "shm/refresh_state.h"
 
@@ -168,6 +170,7 @@ pgr_sql_refresh(PG_FUNCTION_ARGS)
 	require_argument(fcinfo, 2, "timeout");
 	require_argument(fcinfo, 3, "raise");
 	timeout_ms = timeout_argument(PG_GETARG_INTERVAL_P(2));
+	pgr_arm_require("registry.refresh()");
 
 	run = pgr_refresh_request();
 	if (!PG_GETARG_BOOL(1))
@@ -196,6 +199,7 @@ pgr_sql_resume(PG_FUNCTION_ARGS)
 {
 	pgr_area_require();
 	require_source(fcinfo, "name");
+	pgr_arm_require("registry.resume()");
 	pgr_refresh_set_paused(false);
 	PG_RETURN_VOID();
 }

@@ -14,6 +14,8 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "base/outbound.h"
+#include "durable/arm.h"
 #include "log/hook.h"
 #include "registry/pin.h"
 #include "settings.h"
@@ -130,14 +132,34 @@ add_log(Row *row)
 	add_count(row, counters.dropped_too_early);
 }
 
+static PgrOutbound
+find_ban(const char *host)
+{
+	return pgr_outbound_check(pgr_settings.outbound, pgr_settings.armed_hosts,
+							  host, pgr_settings.rates_url);
+}
+
+/* What this host and this database may send. */
+static void
+add_armed(Row *row, const char *host, const char *held)
+{
+	add_text(row, host);
+	add(row, BoolGetDatum(held == NULL), false);
+	add_text(row, held);
+}
+
 /* What is missing, and what to do. */
 static const char *
-advice(const PgrSharedRefresh *refresh)
+advice(const PgrSharedRefresh *refresh, const char *host, const char *held)
 {
 	if (refresh->state == PGR_SCHEDULER_OTHER_BUILD)
 		return "The package was upgraded: restart the server.";
+	if (held != NULL)
+		return "This database is held. " PGR_ARM_HINT;
 	if (pgr_settings.rates_url[0] == '\0')
 		return "Nothing is fetched: set pg_registry.rates_url and reload.";
+	if (find_ban(host) != PGR_OUTBOUND_ALLOWED)
+		return pgr_outbound_advice(find_ban(host));
 	if (refresh->scheduler_pid == 0)
 		return "The scheduler is not running: it starts again within 5 seconds; if not, see the server log and max_worker_processes.";
 	if (refresh->quarantine[0])
@@ -152,6 +174,8 @@ pgr_sql_status(PG_FUNCTION_ARGS)
 {
 	Row row = {0};
 	PgrSharedRefresh refresh;
+	char host[PGR_HOST_NAME_LEN];
+	const char *held;
 
 	if (get_call_result_type(fcinfo, NULL, &row.description) !=
 		TYPEFUNC_COMPOSITE)
@@ -167,10 +191,13 @@ pgr_sql_status(PG_FUNCTION_ARGS)
 	else
 	{
 		pgr_refresh_state_snapshot(&refresh);
-		add_text(&row, advice(&refresh));
+		pgr_outbound_host(host);
+		held = pgr_arm_why_held(PGR_VIEW_STATEMENT);
+		add_text(&row, advice(&refresh, host, held));
 		add_scheduler(&row, &refresh);
 		add_image(&row);
 		add_log(&row);
+		add_armed(&row, host, held);
 	}
 	PG_RETURN_DATUM(
 		HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(row.description),

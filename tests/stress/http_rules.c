@@ -1,18 +1,19 @@
 /*
  * http_rules.c
  *	  If this fails, a request can reach an address that nobody meant, a server
- *	  can keep us away for ever or call us back at once, or a secret of a URL
- *	  gets into a message.
+ *	  can keep us away for ever or call us back at once, a secret of a URL gets
+ *	  into a message, or a copy of a cluster uses it.
  *
  * Tables of facts against the pure functions of http/, fetch/ and base/.
  *
- * link: src/http/address.c src/http/headers.c src/http/url.c src/fetch/schedule.c src/base/mask.c -lpgcommon -lpgport -lcurl
+ * link: src/http/address.c src/http/headers.c src/http/url.c src/fetch/schedule.c src/base/mask.c src/base/outbound.c -lpgcommon -lpgport -lcurl
  */
 #include "postgres.h"
 
 #include <limits.h>
 
 #include "base/mask.h"
+#include "base/outbound.h"
 #include "fetch/schedule.h"
 #include "http/address.h"
 #include "http/headers.h"
@@ -298,6 +299,103 @@ check_masks(void)
 	check(strcmp(text, "abc") == 0, "cut", text);
 }
 
+/* May a copy of the cluster use them, without being asked? */
+static const char *const with_secret[] =
+	{"https://me@a.example/b",
+	 "https://me:secret@a.example/b",
+	 "https://a.example/v6/0123456789abcdef0123/latest/EUR",
+	 "https://a.example/bot1234567:ABC-DEF1234ghIkl/b",
+	 "https://a.example/eyJhbGciOiJIUzI1NiJ9.e30.x/b",
+	 "https://a.example/b?app_id=1",
+	 "https://a.example/b?base=EUR&APIKEY=a",
+	 "https://a.example/b?access_token=",
+	 "https://a.example/b?u=me&Password=a",
+	 "https://a.example/b?X-Signature=a",
+	 "https://a.example/b?0123456789abcdef",
+	 "https://a.example/b?apikey",
+	 "https://a.example/b?q=0123456789a",
+	 "https://a.example/b?symbols=EUR,0123456789a",
+	 "https://a.example/b?q=a%2Fb",
+	 "https://a.example/b?q=a+b",
+	 "https://a.example?q=0123456789abcdef",
+	 "https://a.example/b?x=1&&q=0123456789abcdef#c"};
+static const char *const without_secret[] =
+	{"https://a.example",
+	 "https://a.example/",
+	 "https://a.example/v1/latest",
+	 "https://a.example/v2/rates?base=EUR&quotes=USD,GBP&providers=ECB",
+	 "https://a.example/b?symbols=USD%2CGBP%2cCHF|JPY&amount=1.00",
+	 "https://a.example/b?from=2025-04-04&at=1743760800&format=json&x&=",
+	 "https://a.example/b?#0123456789abcdef0123",
+	 "https://a.example/stats/eurofxref/eurofxref-daily.xml",
+	 "https://a.example/npm/@fawazahmed0/currency-api@latest/v1/eur.json",
+	 "http://127.0.0.1:8080/rates@home",
+	 ""};
+
+static const struct
+{
+	const char *patterns;
+	const char *host;
+	bool matches;
+} hosts[] = {
+	{"db1", "db1", true},
+	{"DB1", "db1", true},
+	{"db1", "db10", false},
+	{"db1", "db1.example.com", false},
+	{"db1*", "db1.example.com", true},
+	{"db?", "db1", true},
+	{"db?", "db", false},
+	{"*", "db1", true},
+	{"**", "d", true},
+	{"*.example.com", "db1.example.com", true},
+	{"*.example.com", "db1.example.com.test", false},
+	{"*1*2", "db1112", true},
+	{"*1*3", "db1112", false},
+	{"db2, db1", "db1", true},
+	{" db2 ,\tdb1 ", "db1", true},
+	{"db2 db1", "db1", true},
+	{"db2;db1", "db1", false},
+	{"db", "db1", false},
+	{",", "db1", false},
+	{"*", "", false},
+	{"", "", false},
+};
+
+static const struct
+{
+	bool outbound;
+	const char *armed_hosts;
+	const char *url;
+	PgrOutbound result;
+} bans[] = {
+	{true, "", "https://a.example/b", PGR_OUTBOUND_ALLOWED},
+	{true, "", "https://a.example/b?key=a", PGR_OUTBOUND_UNNAMED},
+	{true, "here", "https://a.example/b?key=a", PGR_OUTBOUND_ALLOWED},
+	{true, "there", "https://a.example/b", PGR_OUTBOUND_OTHER_HOST},
+	{true, " ", "https://a.example/b", PGR_OUTBOUND_OTHER_HOST},
+	{false, "", "https://a.example/b", PGR_OUTBOUND_OFF},
+	{false, "*", "https://a.example/b", PGR_OUTBOUND_OFF},
+};
+
+static void
+check_outbound(void)
+{
+	for (size_t i = 0; i < lengthof(with_secret); i++)
+		check(pgr_mask_url_has_secret(with_secret[i]), "a secret",
+			  with_secret[i]);
+	for (size_t i = 0; i < lengthof(without_secret); i++)
+		check(!pgr_mask_url_has_secret(without_secret[i]), "no secret",
+			  without_secret[i]);
+	for (size_t i = 0; i < lengthof(hosts); i++)
+		check(pgr_outbound_host_matches(hosts[i].patterns, hosts[i].host) ==
+				  hosts[i].matches,
+			  hosts[i].host, hosts[i].patterns);
+	for (size_t i = 0; i < lengthof(bans); i++)
+		check(pgr_outbound_check(bans[i].outbound, bans[i].armed_hosts, "here",
+								 bans[i].url) == bans[i].result,
+			  bans[i].armed_hosts, bans[i].url);
+}
+
 int
 main(void)
 {
@@ -306,6 +404,7 @@ main(void)
 	check_headers();
 	check_schedule();
 	check_masks();
+	check_outbound();
 	printf("1..%d\n", ntests);
 	return nfailed > 0;
 }

@@ -23,6 +23,7 @@ $node->append_conf(
 	'postgresql.conf', qq(
 log_statement = none
 pg_registry.rates_url = '@{[ $web->url('/latest?app_id=verysecret') ]}'
+pg_registry.armed_hosts = '*'
 pg_registry.rates_interval = 1s
 ));
 $web->serve({ body => rates('1.10') });

@@ -48,7 +48,14 @@ is($new->safe_psql('postgres', "SET ROLE clerk; SELECT registry.put('r', 'new', 
 is($new->safe_psql('postgres', "SET ROLE guest; SELECT registry.get_numeric('r', 'k'), registry.registry_exists('memory'), registry.registry_exists('many')"), '1.10|t|f', 'so does who may read it');
 is($new->safe_psql('empty', "SELECT registry.create_registry('r', durable => true), registry.put('r', 'k', '1'); SELECT registry.get('r', 'k')"), "|\n1", 'so does an empty database');
 is($new->safe_psql('postgres', "SELECT string_agg(DISTINCT tgenabled::text, '') FROM pg_trigger WHERE tgrelid::regclass::text LIKE 'registry.%' AND NOT tgisinternal"), 'A', 'triggers fire always');
-is($new->safe_psql('postgres', 'SELECT count(*) FROM pg_extension e, unnest(extconfig)'), 6, 'the next dump has the tables too');
+is($new->safe_psql('postgres', 'SELECT count(*) FROM pg_extension e, unnest(extconfig)'), 7, 'the next dump has the tables too');
+
+# The old cluster can still run: this one is a copy (S-3).
+for my $database (qw(postgres empty))
+{
+	is($new->safe_psql($database, 'SELECT armed, held FROM registry.status()'), 'f|It comes from another cluster: by a dump, by logical replication or by pg_upgrade.', "$database is held");
+	is($new->safe_psql($database, 'SELECT registry.arm(); SELECT armed FROM registry.status()'), "t\nt", 'until it is armed');
+}
 
 # ---------------------------------------------------------------------------
 # DROP EXTENSION, databases

@@ -124,7 +124,7 @@ recovers('scheduler_build', qr/no other build/, 'the right one is back');
 # ---------------------------------------------------------------------------
 
 $web->serve({ status => 503 });
-set('pg_registry.rates_interval' => 1, 'pg_registry.rates_url' => $web->url('/latest?app_id=verysecret'));
+set('pg_registry.armed_hosts' => '*', 'pg_registry.rates_interval' => 1, 'pg_registry.rates_url' => $web->url('/latest?app_id=verysecret'));
 fails('rates_fresh', qr/^There are no rates yet/, 'configured, and nothing is there');
 fails('rates_failing', qr/^\d+ attempts in a row have failed; the last error: HTTP 503/, 'three failures in a row');
 is(one("count(*) FROM registry.checks c WHERE c::text ~ 'verysecret'"), 0, 'no secret in any text');
