@@ -398,8 +398,7 @@ pgr_write_find_known(PgrText name, PgrDefinition *definition)
 	PgrRegistryName registry = current_name(name);
 
 	return newest_definition(&registry, definition) &&
-		definition->kind == PGR_BLOCK_REGISTRY &&
-		definition->incarnation != 0;
+		definition->kind == PGR_BLOCK_REGISTRY && definition->incarnation != 0;
 }
 
 bool
