@@ -83,19 +83,12 @@ pgr_access_block_has(const PgrBlock *block, const PgrGrant *list, int n)
 }
 
 PgrGrants
-pgr_access_of_block(const PgrSharedRoot *root, uint64 generation,
+pgr_access_of_block(const PgrSharedRoot *root, uint32 directory,
 					const PgrBlock *block)
 {
-	const PgrDefinition *definition = &block->definition;
-	uint32 directory;
-
-	if (definition->kind == PGR_BLOCK_REGISTRY)
-	{
-		directory = pgr_directory_slot(root, generation, definition->database,
-									   definition->extension);
-		if (!pgr_directory_is_complete(root, directory))
-			return pgr_access_in_table();
-	}
+	if (block->definition.kind == PGR_BLOCK_REGISTRY &&
+		!pgr_directory_is_complete(root, directory))
+		return pgr_access_in_table();
 	return grants_in_block(block);
 }
 
@@ -103,7 +96,10 @@ PgrGrants
 pgr_access_copy_nothrow(const PgrSharedRoot *root, uint64 generation,
 						const PgrBlock *block)
 {
-	PgrGrants grants = pgr_access_of_block(root, generation, block);
+	uint32 directory = pgr_directory_slot(root, generation,
+										  block->definition.database,
+										  block->definition.extension);
+	PgrGrants grants = pgr_access_of_block(root, directory, block);
 	Size bytes = (Size) grants.n * sizeof(PgrGrant);
 	PgrGrant *copy;
 
@@ -137,6 +133,8 @@ watch_roles(void)
 		return;
 	CacheRegisterSyscacheCallback(AUTHOID, roles_changed, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, roles_changed, (Datum) 0);
+	/* whose owner is a member of pg_database_owner */
+	CacheRegisterSyscacheCallback(DATABASEOID, roles_changed, (Datum) 0);
 	watching = true;
 }
 

@@ -53,13 +53,13 @@ pgr_access_in_table(void)
 }
 
 /*
- * Those of a block of this root, which the caller has pinned, or PGR_NEWEST
- * under the writer lock.  While the directory does not name all registries of
+ * Those of a block of this root, which the caller has pinned, or has the writer
+ * lock.  While the directory, in this slot, does not name all registries of
  * the database, after a start or when somebody has altered our triggers, the
  * table has them, even of a registry that stays in memory.
  */
 extern PgrGrants pgr_access_of_block(const PgrSharedRoot *root,
-									 uint64 generation, const PgrBlock *block);
+									 uint32 directory, const PgrBlock *block);
 
 /*
  * The same as a copy in the current memory context.  Never throws, so that it

@@ -58,26 +58,32 @@ pgr_directory_slot(const PgrSharedRoot *root, uint64 generation, Oid database,
 }
 
 const PgrBlock *
+pgr_directory_lookup(const PgrSharedRoot *root, uint64 generation,
+					 uint32 directory, const char *name, uint32 len,
+					 uint32 *slot)
+{
+	PgrEntry entry;
+
+	if (directory == PGR_NO_SLOT ||
+		!pgr_block_lookup(pgr_root_block(pgr_image, root, directory),
+						  generation, name, len, &entry))
+		return NULL;
+	*slot = (uint32) entry.fixed.i8;
+	return pgr_root_block(pgr_image, root, *slot);
+}
+
+const PgrBlock *
 pgr_directory_find(const PgrSharedRoot *root, uint64 generation, Oid database,
 				   Oid ext, const char *name, uint32 len, uint32 *slot)
 {
-	uint32 directory;
-	PgrEntry entry;
-
 	if (len == strlen(PGR_RATES_NAME) &&
 		memcmp(name, PGR_RATES_NAME, len) == 0)
 	{
 		*slot = PGR_SLOT_RATES;
 		return pgr_root_block(pgr_image, root, PGR_SLOT_RATES);
 	}
-	*slot = directory = pgr_directory_slot(root, generation, database, ext);
-	if (directory == PGR_NO_SLOT)
-		return NULL;
-	if (!pgr_block_lookup(pgr_root_block(pgr_image, root, directory),
-						  generation, name, len, &entry))
-		return NULL;
-	*slot = (uint32) entry.fixed.i8;
-	return pgr_root_block(pgr_image, root, *slot);
+	*slot = pgr_directory_slot(root, generation, database, ext);
+	return pgr_directory_lookup(root, generation, *slot, name, len, slot);
 }
 
 bool

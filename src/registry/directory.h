@@ -42,6 +42,12 @@ extern uint32 pgr_directory_slot(const PgrSharedRoot *root, uint64 generation,
  */
 extern bool pgr_directory_is_complete(const PgrSharedRoot *root, uint32 slot);
 
+/* A registry that this directory names, if it is one; NULL if there is none. */
+extern const PgrBlock *pgr_directory_lookup(const PgrSharedRoot *root,
+											uint64 generation,
+											uint32 directory, const char *name,
+											uint32 len, uint32 *slot);
+
 /*
  * A registry of (database, extension), or the cluster's rates, whose name is
  * reserved everywhere; NULL if unknown, and *slot is then the directory's.

@@ -24,13 +24,13 @@
 
 /* The definition may be another than the block's, with our own changes. */
 static bool
-may_read(const PgrDefinition *definition, const PgrBlock *granted)
+may_read(const PgrDefinition *definition, const PgrBlock *granted,
+		 uint32 directory)
 {
-	PgrGrants grants = pgr_access_in_table();
+	PgrGrants grants = granted ?
+		pgr_access_of_block(pgr_pin()->root, directory, granted) :
+		pgr_access_in_table();
 
-	if (granted != NULL)
-		grants = pgr_access_of_block(pgr_pin()->root, pgr_pin()->generation,
-									 granted);
 	return pgr_access_allowed(definition, &grants, PGR_VIEW_STATEMENT,
 							  PGR_MAY_READ);
 }
@@ -38,7 +38,13 @@ may_read(const PgrDefinition *definition, const PgrBlock *granted)
 bool
 pgr_reader_may_read(const PgrBlock *block)
 {
-	return may_read(&block->definition, block);
+	const PgrDefinition *definition = &block->definition;
+	const PgrPin *pin = pgr_pin();
+
+	return may_read(definition, block,
+					pgr_directory_slot(pin->root, pin->generation,
+									   definition->database,
+									   definition->extension));
 }
 
 void
@@ -78,6 +84,7 @@ typedef struct Target
 	PgrPendingState state;           /* what our own changes do to it */
 	bool from_table;                 /* its entries are read there */
 	const PgrBlock *granted;         /* NULL: its grants are read there, too */
+	uint32 directory;                /* its slot, unless these are the rates */
 } Target;
 
 /*
@@ -168,12 +175,25 @@ resolve_without_image(PgrText name, Target *target)
 	warned = true;
 }
 
+/* One lookup for the directory, which tells more than the name, and one in it. */
+static const PgrBlock *
+find_block(PgrText name, const PgrPin *pin, uint32 *directory)
+{
+	uint32 slot;
+
+	if (is_rates(name))
+		return pgr_root_block(pgr_image, pin->root, PGR_SLOT_RATES);
+	*directory = pgr_directory_slot(pin->root, pin->generation, MyDatabaseId,
+									pgr_directory_extension());
+	return pgr_directory_lookup(pin->root, pin->generation, *directory,
+								name.data, name.len, &slot);
+}
+
 /* Resolve a name under the statement's pin. */
 static void
 resolve(PgrText name, Target *target)
 {
 	const PgrPin *pin;
-	uint32 slot;
 
 	memset(target, 0, sizeof(*target));
 	if (name.len == 0 || name.len >= PGR_NAME_LEN)
@@ -201,15 +221,13 @@ resolve(PgrText name, Target *target)
 		if (target->definition != NULL &&
 			!pgr_pending_changes_grants(&target->state))
 			target->granted = target->state.committed;
-		slot = pgr_directory_slot(pin->root, pin->generation, MyDatabaseId,
-								  registry.extension);
+		target->directory = pgr_directory_slot(pin->root, pin->generation,
+											   MyDatabaseId,
+											   registry.extension);
 	}
 	else
 	{
-		target->block = pgr_directory_find(pin->root, pin->generation,
-										   MyDatabaseId,
-										   pgr_directory_extension(),
-										   name.data, name.len, &slot);
+		target->block = find_block(name, pin, &target->directory);
 		if (target->block != NULL)
 		{
 			target->definition = &target->block->definition;
@@ -219,7 +237,7 @@ resolve(PgrText name, Target *target)
 		}
 	}
 	if (target->definition == NULL)
-		resolve_in_table(name, pin->root, slot, target);
+		resolve_in_table(name, pin->root, target->directory, target);
 }
 
 /* May the current role read it? */
@@ -227,7 +245,7 @@ static bool
 is_allowed(const Target *target)
 {
 	return target->definition != NULL &&
-		may_read(target->definition, target->granted);
+		may_read(target->definition, target->granted, target->directory);
 }
 
 static void
