@@ -127,7 +127,7 @@ help:
 	@echo 'make demo       see it run: a private server, a web server with rates, a short tour'
 	@echo 'make test       all tests on throw-away servers (TESTS="regress:x tap:y" for some of them)'
 	@echo 'make asan-test  the same tests under AddressSanitizer and UBSan'
-	@echo 'make stress     the C programs of tests/stress, for minutes (STRESS_SECONDS=120), and a server killed often (KILLS=1000)'
+	@echo 'make stress     the C programs of tests/stress, for minutes (STRESS_SECONDS=120), a server killed often (KILLS=1000), and rates in DATABASES=500'
 	@echo 'make model      search all states of the protocol behind reads without locks (spin)'
 	@echo 'make lint       format, static checks, allowed includes, exported symbols'
 	@echo 'make format     let clang-format rewrite the C files'
@@ -151,7 +151,8 @@ asan-test:
 	SANITIZE=1 scripts/test
 
 stress:
-	STRESS_SECONDS='$(or $(STRESS_SECONDS),120)' KILLS='$(or $(KILLS),1000)' TESTS='$(or $(TESTS),stress tap:059_kill)' scripts/test
+	STRESS_SECONDS='$(or $(STRESS_SECONDS),120)' KILLS='$(or $(KILLS),1000)' DATABASES='$(or $(DATABASES),500)' \
+		TESTS='$(or $(TESTS),stress tap:059_kill tap:064_rates_many_databases)' scripts/test
 
 model:
 	scripts/model

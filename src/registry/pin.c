@@ -91,6 +91,7 @@ pin_new(void)
 	PgrPin *pin = pin_allocate();
 
 	pin->at = GetCurrentTimestamp();
+	pin->answer = pgr_refresh_last_answer();
 	/* before the pin: what is fresh now is not older in what we pin */
 	pin->lags = pgr_follow_lags(MyDatabaseId);
 	pin->cell = pgr_line_pin(pin->at, &pin->generation, &pin->root);
@@ -331,6 +332,8 @@ resolve_leader(void)
 			pgr_image_ptr(pgr_image, pg_atomic_read_u32(&line->parallel_root));
 		borrowed->at = line->parallel_at;
 		borrowed->lags = line->parallel_lags != 0;
+		borrowed->answer.rates = line->parallel_answer_rates;
+		borrowed->answer.at = line->parallel_answer_at;
 	}
 	return borrowed;
 }
@@ -476,6 +479,8 @@ share_with_workers(void)
 						pgr_arena_ref(pgr_image_arena(pgr_image), pin->root));
 	line->parallel_at = pin->at;
 	line->parallel_lags = pin->lags;
+	line->parallel_answer_rates = pin->answer.rates;
+	line->parallel_answer_at = pin->answer.at;
 	pg_write_barrier(); /* pairs with resolve_leader */
 	pg_atomic_write_u64(&line->parallel_pin, pin->generation);
 	pin->holders++;

@@ -20,6 +20,7 @@
 #define PGR_REGISTRY_PIN_H
 
 #include "registry/line.h"
+#include "shm/refresh_state.h"
 
 typedef struct PgrPin
 {
@@ -31,6 +32,8 @@ typedef struct PgrPin
 	bool lags;      /* durable registries are to be read from their tables:
 					 * replay may be ahead of this generation */
 	int holders;    /* portals, and the transaction */
+	/* what the source of the rates said last, as of "at" */
+	PgrRatesAnswer answer;
 	struct PgrPin *next_free;
 } PgrPin;
 

@@ -27,8 +27,10 @@
 #include "registry/table.h"
 #include "registry/value.h"
 #include "settings.h"
+#include "shm/answer_file.h"
 #include "shm/area.h"
 #include "shm/load_state.h"
+#include "shm/refresh_state.h"
 
 #define SIGNIFICANT_DIGITS 18
 
@@ -40,15 +42,26 @@
  * ------------------------------------------------------------------------
  */
 
+TimestampTz
+pgr_rates_checked_at(const PgrRatesInfo *info)
+{
+	const PgrRatesAnswer *answer = &pgr_pin()->answer;
+
+	return answer->rates == info->identity ?
+		Max(answer->at, info->checked_at) :
+		info->checked_at;
+}
+
 PgrStaleReason
-pgr_rates_stale(const PgrRatesInfo *info, TimestampTz now)
+pgr_rates_stale(const PgrRatesInfo *info, TimestampTz checked_at,
+				TimestampTz now)
 {
 	TimestampTz value_at = (TimestampTz) info->value_date * USECS_PER_DAY;
 
-	if (info->checked_at > now + CLOCK_TOLERANCE_US)
+	if (checked_at > now + CLOCK_TOLERANCE_US)
 		return PGR_STALE_CLOCK;
 	if (pgr_settings.rates_max_age_s > 0 &&
-		now - info->checked_at > pgr_settings.rates_max_age_s * USECS_PER_SEC)
+		now - checked_at > pgr_settings.rates_max_age_s * USECS_PER_SEC)
 		return PGR_STALE_CHECK;
 	if (pgr_settings.rates_max_value_age_s > 0 &&
 		now - value_at > pgr_settings.rates_max_value_age_s * USECS_PER_SEC)
@@ -179,6 +192,15 @@ pgr_rates_hash(const PgrRateSet *set)
 	return hash == 0 ? 1 : hash;
 }
 
+/* Two sets that say the same, from one source. */
+static uint64
+identity_of(const PgrRateSet *set)
+{
+	uint64 identity = hash_text(set->source, pgr_rates_hash(set));
+
+	return identity == 0 ? 1 : identity;
+}
+
 static const PgrBlock *
 newest(void)
 {
@@ -298,6 +320,7 @@ fill_info(PgrRatesInfo *info, const PgrRateSet *set)
 	info->manual = set->manual;
 	info->since = set->published_at ? set->published_at : set->fetched_at;
 	info->refused = set->refused;
+	info->identity = identity_of(set);
 	info->rate_set = set->rate_set;
 	if (set->rate_set != 0)
 	{
@@ -415,6 +438,33 @@ hold_back(const PgrRateSet *set, const char *message)
 		pgr_load_want();
 }
 
+static void
+keep_answer(uint64 question, uint64 rates, TimestampTz at, bool urgent)
+{
+	PgrKeptAnswer kept = {question, {rates, at}};
+
+	pgr_answer_file_keep(&kept, urgent);
+}
+
+/*
+ * The source says what is published.  That is noted beside it, and published
+ * only if the clock has been set back, since the later time counts.
+ */
+static Published
+confirm(const PgrBlock *block, uint64 question, TimestampTz at, Size *wanted,
+		uint64 *generation)
+{
+	PgrRatesInfo info = *pgr_rates_info(block);
+
+	keep_answer(question, info.identity, at, false);
+	*generation = pg_atomic_read_u64(&pgr_image->generation);
+	pgr_refresh_note_answer(info.identity, at);
+	if (at >= info.checked_at)
+		return PUBLISHED;
+	info.checked_at = at;
+	return publish(PGR_SLOT_RATES, block, NULL, 0, &info, wanted, generation);
+}
+
 PgrRatesOutcome
 pgr_rates_publish(const PgrRateSet *set, char message[PGR_RATES_MESSAGE_LEN],
 				  uint64 *generation)
@@ -437,16 +487,17 @@ pgr_rates_publish(const PgrRateSet *set, char message[PGR_RATES_MESSAGE_LEN],
 		withdrawn = was_withdrawn(old, set, message);
 		if (withdrawn || changed_too_much(block, old, set, message))
 			break;
-		fill_info(&info, set);
-		info.refused = old ? old->refused : 0;
-		outcome = PGR_RATES_CHANGED;
 		if (same_set(block, old, set))
 		{
 			outcome = PGR_RATES_UNCHANGED;
-			info.fetched_at = old->fetched_at;
+			published = confirm(block, set->question, set->fetched_at, &wanted,
+								generation);
+			continue;
 		}
-		published = publish(PGR_SLOT_RATES, block, changes,
-							outcome == PGR_RATES_CHANGED ? nchanges : 0, &info,
+		outcome = PGR_RATES_CHANGED;
+		fill_info(&info, set);
+		info.refused = old ? old->refused : 0;
+		published = publish(PGR_SLOT_RATES, block, changes, nchanges, &info,
 							&wanted, generation);
 	} while (published == OVERTAKEN);
 
@@ -463,28 +514,40 @@ pgr_rates_publish(const PgrRateSet *set, char message[PGR_RATES_MESSAGE_LEN],
 				  message);
 	pgr_pin_end_transaction();
 	if (outcome == PGR_RATES_CHANGED)
+	{
+		keep_answer(set->question, identity_of(set), set->fetched_at, true);
 		pgr_load_want(); /* every database stores it */
+	}
 	return outcome;
 }
 
 bool
-pgr_rates_confirm(TimestampTz checked_at, uint64 *generation)
+pgr_rates_confirm(uint64 question, TimestampTz checked_at, uint64 *generation)
 {
 	const PgrBlock *block = newest();
 	const PgrRatesInfo *old = pgr_rates_info(block);
 	bool confirmed = false;
+	Size wanted;
 
 	if (old != NULL && !old->manual)
-	{
-		PgrRatesInfo info = *old;
-		Size wanted;
-
-		info.checked_at = checked_at;
-		confirmed = publish(PGR_SLOT_RATES, block, NULL, 0, &info, &wanted,
+		confirmed = confirm(block, question, checked_at, &wanted,
 							generation) == PUBLISHED;
-	}
 	pgr_pin_end_transaction();
 	return confirmed;
+}
+
+TimestampTz
+pgr_rates_answered_at(uint64 question)
+{
+	const PgrRatesInfo *info = pgr_rates_info(newest());
+	TimestampTz at = 0;
+	PgrKeptAnswer kept;
+
+	if (info != NULL && pgr_answer_file_read(&kept) &&
+		kept.question == question && kept.answer.rates == info->identity)
+		at = Max(kept.answer.at, pgr_rates_checked_at(info));
+	pgr_pin_end_transaction();
+	return at;
 }
 
 bool

@@ -46,6 +46,7 @@ typedef struct PgrRateSet
 	int64 rate_set;           /* its row in this database's table; 0 = none */
 	bool manual;              /* set_rates, accept_rates */
 	uint64 refused;           /* pgr_rates_hash of a set that was withdrawn */
+	uint64 question;          /* that this is the answer to */
 	bool accepted; /* from another URL than the last set, which somebody
 					* configured: do not compare */
 	int nrates;
@@ -55,7 +56,7 @@ typedef struct PgrRateSet
 typedef enum PgrRatesOutcome
 {
 	PGR_RATES_CHANGED,     /* published, something differs */
-	PGR_RATES_UNCHANGED,   /* published with a new checked_at only */
+	PGR_RATES_UNCHANGED,   /* all that is new is when that was said */
 	PGR_RATES_QUARANTINED, /* not published: rates_max_change or base */
 	PGR_RATES_NO_MEMORY    /* not published: arena full */
 } PgrRatesOutcome;
@@ -85,10 +86,16 @@ extern PgrRatesOutcome pgr_rates_publish(const PgrRateSet *set,
 
 /*
  * The source says that nothing changed (304): advance checked_at.  False if
- * the published set is not a fetched one, another was published meanwhile or
- * memory is lacking, and then nothing changes.
+ * the published set is not a fetched one, and then nothing changes.
  */
-extern bool pgr_rates_confirm(TimestampTz checked_at, uint64 *generation);
+extern bool pgr_rates_confirm(uint64 question, TimestampTz checked_at,
+							  uint64 *generation);
+
+/*
+ * When the published set was last an answer to this question, to this server
+ * or to the one before; 0 = never.
+ */
+extern TimestampTz pgr_rates_answered_at(uint64 question);
 
 /*
  * Does the published set come from pgr_rates_publish with this source?  If
@@ -110,11 +117,12 @@ typedef struct PgrRatesInfo
 	char base[PGR_CURRENCY_LEN + 1];
 	DateADT value_date;
 	TimestampTz fetched_at;
-	TimestampTz checked_at; /* the last good answer, or set_rates */
+	TimestampTz checked_at; /* as of the publish: see pgr_rates_checked_at */
 	bool manual;            /* set_rates, accept_rates */
 	TimestampTz since;      /* when it became the newest one */
 	uint64 refused;         /* pgr_rates_hash of a set that must not come
 							 * again; 0 = none */
+	uint64 identity;        /* of its source and what pgr_rates_hash has */
 	int64 rate_set;         /* its row in a table; 0 = none */
 	Oid database;           /* that table is of this database */
 	Oid extension;          /* and of this extension in it */
@@ -149,9 +157,15 @@ typedef enum PgrStaleReason
 	PGR_STALE_MISSING     /* the provider stopped sending it */
 } PgrStaleReason;
 
+/*
+ * When the source said last that these are its rates, as of the statement's
+ * pin; of a set by hand, when it was set.
+ */
+extern TimestampTz pgr_rates_checked_at(const PgrRatesInfo *info);
+
 /* Of the set, as of "now", which is the time of the pin. */
 extern PgrStaleReason pgr_rates_stale(const PgrRatesInfo *info,
-									  TimestampTz now);
+									  TimestampTz checked_at, TimestampTz now);
 extern const char *pgr_rates_stale_name(PgrStaleReason reason);
 
 /*

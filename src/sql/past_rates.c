@@ -174,16 +174,13 @@ PgrStaleReason
 pgr_past_rates_stale(const PgrPastSet *set, DateADT date)
 {
 	TimestampTz at = pgr_pin()->at;
-	PgrRatesInfo info;
 
 	if (set->info == NULL)
 		return PGR_STALE_NO;
 	if (date < at / USECS_PER_DAY)
 		at = (TimestampTz) date * USECS_PER_DAY;
 	/* an answer about the past need not be a recent one */
-	info = *set->info;
-	info.checked_at = at;
-	return pgr_rates_stale(&info, at);
+	return pgr_rates_stale(set->info, at, at);
 }
 
 static char *

@@ -179,8 +179,9 @@ describe_age_of_rates(const PgrBlock *block, Datum *values, bool *nulls)
 	const PgrRatesInfo *info = pgr_rates_info(block);
 
 	nulls[9] = info == NULL;
-	values[9] = BoolGetDatum(
-		info != NULL && pgr_rates_stale(info, pgr_pin()->at) != PGR_STALE_NO);
+	values[9] = BoolGetDatum(info != NULL &&
+							 pgr_rates_stale(info, pgr_rates_checked_at(info),
+											 pgr_pin()->at) != PGR_STALE_NO);
 	describe_max_age(pgr_settings.rates_max_age_s * USECS_PER_SEC,
 					 (uint8) pgr_settings.rates_on_stale, values, nulls);
 }
@@ -352,9 +353,10 @@ put_rate(ReturnSetInfo *result, const PgrEntry *entry,
 	Datum values[RATE_COLUMNS] = {0};
 	bool nulls[RATE_COLUMNS] = {0};
 	TimestampTz now = pgr_pin()->at;
+	TimestampTz checked_at = pgr_rates_checked_at(info);
 	PgrStaleReason reason = (entry->flags & PGR_SLOT_MISSING) ?
 		PGR_STALE_MISSING :
-		pgr_rates_stale(info, now);
+		pgr_rates_stale(info, checked_at, now);
 	const char *name = pgr_rates_stale_name(reason);
 	PgrValue value;
 
@@ -366,7 +368,7 @@ put_rate(ReturnSetInfo *result, const PgrEntry *entry,
 	values[3] = DateADTGetDatum(info->value_date);
 	/* of this rate: a missing one keeps the time of its last set */
 	values[4] = TimestampTzGetDatum(entry->item->updated_at);
-	values[5] = TimestampTzGetDatum(info->checked_at);
+	values[5] = TimestampTzGetDatum(checked_at);
 	values[6] = DirectFunctionCall2(timestamp_mi, TimestampTzGetDatum(now),
 									values[5]);
 	values[7] = BoolGetDatum(reason != PGR_STALE_NO);
