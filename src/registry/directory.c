@@ -57,6 +57,13 @@ pgr_directory_slot(const PgrSharedRoot *root, uint64 generation, Oid database,
 		PGR_NO_SLOT;
 }
 
+static bool
+is_rates(const char *name, uint32 len)
+{
+	return len == strlen(PGR_RATES_NAME) &&
+		memcmp(name, PGR_RATES_NAME, len) == 0;
+}
+
 const PgrBlock *
 pgr_directory_find(const PgrSharedRoot *root, uint64 generation, Oid database,
 				   Oid ext, const char *name, uint32 len, uint32 *slot)
@@ -64,19 +71,15 @@ pgr_directory_find(const PgrSharedRoot *root, uint64 generation, Oid database,
 	uint32 directory;
 	PgrEntry entry;
 
-	if (len == strlen(PGR_RATES_NAME) &&
-		memcmp(name, PGR_RATES_NAME, len) == 0)
-	{
-		*slot = PGR_SLOT_RATES;
-		return pgr_root_block(pgr_image, root, PGR_SLOT_RATES);
-	}
 	*slot = directory = pgr_directory_slot(root, generation, database, ext);
-	if (directory == PGR_NO_SLOT)
+	if (directory != PGR_NO_SLOT &&
+		pgr_block_lookup(pgr_root_block(pgr_image, root, directory),
+						 generation, name, len, &entry))
+		*slot = (uint32) entry.fixed.i8;
+	else if (is_rates(name, len))
+		*slot = PGR_SLOT_RATES;
+	else
 		return NULL;
-	if (!pgr_block_lookup(pgr_root_block(pgr_image, root, directory),
-						  generation, name, len, &entry))
-		return NULL;
-	*slot = (uint32) entry.fixed.i8;
 	return pgr_root_block(pgr_image, root, *slot);
 }
 

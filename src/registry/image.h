@@ -71,7 +71,10 @@
 #define PGR_FIRST_FREE_SLOT 3
 #define PGR_NO_SLOT UINT32_MAX
 
-/* The reserved registry name of the cluster's exchange rates. */
+/*
+ * The reserved registry name of exchange rates: those of the cluster, which are
+ * what was fetched last, and those that a database has of its own.
+ */
 #define PGR_RATES_NAME "rates"
 
 typedef struct PgrSharedPage

@@ -3,8 +3,9 @@
  *	  Publishing and judging sets of exchange rates; see rates.h.
  *
  * pgr_rates_publish() and its neighbours run in the scheduler, which has no
- * transaction and no database: they use nothing that needs a catalog.  The
- * rest runs in backends.
+ * transaction and no database: they use nothing that needs a catalog.  They
+ * know the cluster's rates only; those that a database has of its own, and
+ * what it reads, are in own_rates.c.
  */
 #include "postgres.h"
 
@@ -172,8 +173,9 @@ hash_text(const char *text, uint64 seed)
 							   (int) strlen(text), seed);
 }
 
-uint64
-pgr_rates_hash(const PgrRateSet *set)
+/* Of base, date and rates, in whatever order they are. */
+static uint64
+hash_of_rates(const PgrRateSet *set)
 {
 	uint64 hash = hash_text(set->base, (uint32) set->value_date);
 
@@ -189,18 +191,18 @@ pgr_rates_hash(const PgrRateSet *set)
 		hash += hash_text(digits, hash_text(rate->code, 1));
 		pfree(digits);
 	}
-	return hash == 0 ? 1 : hash;
+	return hash;
 }
 
-/* Two sets that say the same, from one source. */
-static uint64
-identity_of(const PgrRateSet *set)
+uint64
+pgr_rates_identity(const PgrRateSet *set)
 {
-	uint64 identity = hash_text(set->source, pgr_rates_hash(set));
+	uint64 identity = hash_text(set->source, hash_of_rates(set));
 
 	return identity == 0 ? 1 : identity;
 }
 
+/* The cluster's. */
 static const PgrBlock *
 newest(void)
 {
@@ -212,18 +214,6 @@ static bool
 is_from_other_url(const PgrRatesInfo *info, const PgrRateSet *set)
 {
 	return !info->manual && strcmp(info->source, set->source) != 0;
-}
-
-/* Somebody has withdrawn it, and the provider still says so. */
-static bool
-was_withdrawn(const PgrRatesInfo *info, const PgrRateSet *set, char *message)
-{
-	if (info == NULL || info->refused == 0 ||
-		info->refused != pgr_rates_hash(set))
-		return false;
-	strlcpy(message, "this set of rates has been withdrawn",
-			PGR_RATES_MESSAGE_LEN);
-	return true;
 }
 
 /*
@@ -290,7 +280,7 @@ same_set(const PgrBlock *block, const PgrRatesInfo *info,
 	uint64 position = 0;
 	int fresh = 0;
 
-	if (info == NULL || info->manual || strcmp(info->base, set->base) != 0 ||
+	if (info == NULL || strcmp(info->base, set->base) != 0 ||
 		info->value_date != set->value_date ||
 		strcmp(info->source, set->source) != 0)
 		return false;
@@ -309,8 +299,8 @@ same_set(const PgrBlock *block, const PgrRatesInfo *info,
 	return fresh == matched + (has_base ? 0 : 1);
 }
 
-static void
-fill_info(PgrRatesInfo *info, const PgrRateSet *set)
+void
+pgr_rates_fill_info(PgrRatesInfo *info, const PgrRateSet *set)
 {
 	memset(info, 0, sizeof(*info));
 	strlcpy(info->base, set->base, sizeof(info->base));
@@ -320,13 +310,10 @@ fill_info(PgrRatesInfo *info, const PgrRateSet *set)
 	info->manual = set->manual;
 	info->since = set->published_at ? set->published_at : set->fetched_at;
 	info->refused = set->refused;
-	info->identity = identity_of(set);
 	info->rate_set = set->rate_set;
-	if (set->rate_set != 0)
-	{
-		info->database = MyDatabaseId;
-		info->extension = pgr_directory_extension();
-	}
+	if (set->base[0] == '\0')
+		return;
+	info->identity = pgr_rates_identity(set);
 	strlcpy(info->source, set->source, sizeof(info->source));
 }
 
@@ -389,10 +376,10 @@ rate_change(PgrChange *change, const char *code, Numeric value, TimestampTz at)
 	change->updated_at = at;
 }
 
-static int
-set_changes(const PgrRateSet *set, PgrChange **changes)
+int
+pgr_rates_changes(const PgrRateSet *set, PgrChange **changes)
 {
-	bool has_base = false;
+	bool has_base = set->base[0] == '\0';
 	int n = 0;
 
 	*changes = palloc((set->nrates + 1) * sizeof(PgrChange));
@@ -425,12 +412,11 @@ hold_back(const PgrRateSet *set, const char *message)
 
 	if (set != NULL)
 	{
-		fill_info(&info, set);
-		info.refused = pgr_rates_hash(set);
+		pgr_rates_fill_info(&info, set);
 		strlcpy(info.message, message, sizeof(info.message));
-		n = set_changes(set, &changes);
+		n = pgr_rates_changes(set, &changes);
 	}
-	if (info.refused == (held ? held->refused : 0))
+	if (info.identity == (held ? held->identity : 0))
 		return;
 	if (publish(PGR_SLOT_QUARANTINE, block, changes, n, &info, &wanted,
 				&generation) == PUBLISHED &&
@@ -472,9 +458,8 @@ pgr_rates_publish(const PgrRateSet *set, char message[PGR_RATES_MESSAGE_LEN],
 	PgrRatesOutcome outcome;
 	Published published = PUBLISHED;
 	PgrChange *changes;
-	int nchanges = set_changes(set, &changes);
+	int nchanges = pgr_rates_changes(set, &changes);
 	Size wanted = 0;
-	bool withdrawn = false;
 
 	message[0] = '\0';
 	do
@@ -484,8 +469,7 @@ pgr_rates_publish(const PgrRateSet *set, char message[PGR_RATES_MESSAGE_LEN],
 		PgrRatesInfo info;
 
 		outcome = PGR_RATES_QUARANTINED;
-		withdrawn = was_withdrawn(old, set, message);
-		if (withdrawn || changed_too_much(block, old, set, message))
+		if (changed_too_much(block, old, set, message))
 			break;
 		if (same_set(block, old, set))
 		{
@@ -495,8 +479,7 @@ pgr_rates_publish(const PgrRateSet *set, char message[PGR_RATES_MESSAGE_LEN],
 			continue;
 		}
 		outcome = PGR_RATES_CHANGED;
-		fill_info(&info, set);
-		info.refused = old ? old->refused : 0;
+		pgr_rates_fill_info(&info, set);
 		published = publish(PGR_SLOT_RATES, block, changes, nchanges, &info,
 							&wanted, generation);
 	} while (published == OVERTAKEN);
@@ -510,12 +493,12 @@ pgr_rates_publish(const PgrRateSet *set, char message[PGR_RATES_MESSAGE_LEN],
 			wanted);
 	}
 	if (outcome != PGR_RATES_NO_MEMORY)
-		hold_back(outcome == PGR_RATES_QUARANTINED && !withdrawn ? set : NULL,
-				  message);
+		hold_back(outcome == PGR_RATES_QUARANTINED ? set : NULL, message);
 	pgr_pin_end_transaction();
 	if (outcome == PGR_RATES_CHANGED)
 	{
-		keep_answer(set->question, identity_of(set), set->fetched_at, true);
+		keep_answer(set->question, pgr_rates_identity(set), set->fetched_at,
+					true);
 		pgr_load_want(); /* every database stores it */
 	}
 	return outcome;
@@ -529,7 +512,7 @@ pgr_rates_confirm(uint64 question, TimestampTz checked_at, uint64 *generation)
 	bool confirmed = false;
 	Size wanted;
 
-	if (old != NULL && !old->manual)
+	if (old != NULL)
 		confirmed = confirm(block, question, checked_at, &wanted,
 							generation) == PUBLISHED;
 	pgr_pin_end_transaction();
@@ -554,123 +537,51 @@ bool
 pgr_rates_is_from(const char *source)
 {
 	const PgrRatesInfo *info = pgr_rates_info(newest());
-	bool same = info != NULL && !info->manual &&
-		strcmp(info->source, source) == 0;
+	bool same = info != NULL && strcmp(info->source, source) == 0;
 
 	pgr_pin_end_transaction();
 	return same;
 }
 
 /* ------------------------------------------------------------------------
- * In backends
+ * For loaders
  * ------------------------------------------------------------------------
  */
 
-/* The table's rates, for the calls that follow in this statement. */
-typedef struct Stored
+bool
+pgr_rates_publish_stored(const PgrRateSet *set)
 {
-	MemoryContext context;
-	const PgrBlock *block; /* NULL = there are none */
-	uint64 token;
-} Stored;
+	PgrChange *changes;
+	int nchanges = pgr_rates_changes(set, &changes);
+	Published published;
+	PgrRatesInfo info;
+	Size wanted;
+	uint64 generation;
 
-static const PgrBlock *
-stored_block(void)
-{
-	static Stored stored = {0};
-	uint64 token = pgr_pin()->token;
-	MemoryContext caller;
-
-	if (stored.token == token)
-		return stored.block;
-	if (stored.context == NULL)
-		stored.context = AllocSetContextCreate(TopMemoryContext,
-											   "pg_registry stored rates",
-											   ALLOCSET_SMALL_SIZES);
-	stored.token = 0;
-	MemoryContextReset(stored.context);
-	caller = MemoryContextSwitchTo(stored.context);
-	stored.block = pgr_table->rates(PGR_VIEW_STATEMENT);
-	MemoryContextSwitchTo(caller);
-	stored.token = token;
-	return stored.block;
-}
-
-/* After a restart, and on a standby, until somebody has published. */
-static const PgrBlock *
-block_or_stored(const PgrBlock *block)
-{
-	const PgrBlock *stored;
-
-	if (pgr_rates_info(block) != NULL)
-		return block;
-	stored = stored_block();
-	return stored ? stored : block;
-}
-
-const PgrBlock *
-pgr_rates_block(void)
-{
-	const PgrBlock *block = pgr_root_block(pgr_image, pgr_pin()->root,
-										   PGR_SLOT_RATES);
-	PgrRegistryName registry = {InvalidOid, InvalidOid, PGR_RATES_NAME,
-								strlen(PGR_RATES_NAME)};
-	PgrPendingState state;
-
-	if (!pgr_pending_any())
-		return block_or_stored(block);
-	pgr_pending_state(&registry, false, &state);
-	return state.touched ?
-		pgr_pending_overlay_kept(&block->definition, block) :
-		block_or_stored(block);
-}
-
-static int64
-row_of(const PgrRatesInfo *info, PgrTableView view)
-{
-	if (info == NULL || info->base[0] == '\0')
-		return 0;
-	if (info->rate_set == 0)
-		return info->manual ? 0 : pgr_table->rate_set(info, view);
-	return info->database == MyDatabaseId &&
-			info->extension == pgr_directory_extension() ?
-		info->rate_set :
-		0;
-}
-
-int64
-pgr_rates_row(const PgrRatesInfo *info)
-{
-	return row_of(info, PGR_VIEW_STATEMENT);
-}
-
-/* Of what others will read once this transaction has committed. */
-static PgrRatesInfo
-newest_info(void)
-{
-	PgrRatesInfo info = {0};
-	const PgrRatesInfo *published;
-
-	if (!pgr_pending_newest_rates(&info, sizeof(info)))
+	pgr_rates_fill_info(&info, set);
+	info.rate_set = 0; /* other databases have other rows */
+	info.checked_at = info.since = info.fetched_at;
+	info.refused = 0;
+	do
 	{
-		LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_SHARED);
-		published = pgr_rates_info(
-			pgr_root_block(pgr_image,
-						   pgr_image_ptr(pgr_image, pgr_image->root),
-						   PGR_SLOT_RATES));
-		if (published != NULL)
-			info = *published;
-		LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
-	}
-	return info;
+		const PgrBlock *block = newest();
+		const PgrRatesInfo *old = pgr_rates_info(block);
+
+		if (old != NULL && old->fetched_at >= set->fetched_at)
+			return true;
+		published = publish(PGR_SLOT_RATES, block, changes, nchanges, &info,
+							&wanted, &generation);
+	} while (published == OVERTAKEN);
+	return published == PUBLISHED;
 }
 
-int64
-pgr_rates_newest_row(void)
+bool
+pgr_rates_are_far(const PgrRateSet *old, const PgrRateSet *set)
 {
-	PgrRatesInfo info = newest_info();
+	const PgrBlock *block = pgr_rates_private_block(old, CurrentMemoryContext);
+	char message[PGR_RATES_MESSAGE_LEN];
 
-	return row_of(&info, PGR_VIEW_NEWEST);
+	return changed_too_much(block, pgr_rates_info(block), set, message);
 }
 
 static void
@@ -691,11 +602,7 @@ copy_block(PgrRateSet *set, const PgrBlock *block, const PgrRatesInfo *info)
 	*set = (PgrRateSet){
 		.value_date = info->value_date,
 		.fetched_at = info->fetched_at,
-		.checked_at = info->checked_at,
-		.published_at = info->since,
 		.source = pstrdup(info->source),
-		.rate_set = info->rate_set,
-		.manual = info->manual,
 		.rates = palloc(pgr_block_entries(block, PGR_NEWEST) *
 						sizeof(PgrRate)),
 	};
@@ -706,7 +613,7 @@ copy_block(PgrRateSet *set, const PgrBlock *block, const PgrRatesInfo *info)
 }
 
 bool
-pgr_rates_copy_newest(PgrRateSet *set)
+pgr_rates_copy_fetched(PgrRateSet *set)
 {
 	const PgrBlock *block = newest();
 	const PgrRatesInfo *info = pgr_rates_info(block);
@@ -728,77 +635,4 @@ pgr_rates_copy_quarantined(PgrRateSet *set, char *message)
 	copy_block(set, block, info);
 	strlcpy(message, info->message, PGR_RATES_MESSAGE_LEN);
 	return true;
-}
-
-static void
-set_pending(const PgrDefinition *definition, const PgrRateSet *set)
-{
-	PgrRatesInfo info;
-	PgrChange *changes;
-	int n = set_changes(set, &changes);
-
-	fill_info(&info, set);
-	pgr_pending_rates(definition, &info, sizeof(info), sizeof(info.base));
-	for (int i = 0; i < n; i++)
-	{
-		PgrValue value = {changes[i].fixed, changes[i].value_len,
-						  changes[i].value};
-
-		pgr_pending_put(definition, changes[i].key, changes[i].key_len, &value,
-						set->fetched_at, 0);
-	}
-}
-
-/* What was withdrawn before stays so, unless somebody sets just that. */
-void
-pgr_rates_set(const PgrDefinition *definition, PgrRateSet *set)
-{
-	uint64 refused = newest_info().refused;
-
-	if (set->refused == 0 && refused != pgr_rates_hash(set))
-		set->refused = refused;
-	set_pending(definition, set);
-}
-
-void
-pgr_rates_replace(const PgrDefinition *definition, const PgrRateSet *set)
-{
-	static const PgrRatesInfo none = {0};
-
-	pgr_pending_clear(definition);
-	if (set != NULL)
-		set_pending(definition, set);
-	else
-		pgr_pending_rates(definition, &none, sizeof(none), sizeof(none.base));
-}
-
-const PgrBlock *
-pgr_rates_private_block(const PgrRateSet *set, MemoryContext context)
-{
-	PgrDefinition definition = {
-		.kind = PGR_BLOCK_RATES,
-		.value_type = PGR_TYPE_NUMERIC,
-	};
-	PgrRatesInfo info = {0};
-	PgrBlockBuild build = {
-		.definition = &definition,
-		.seed = pgr_image->seed,
-		.extra = &info,
-		.extra_len = sizeof(info),
-	};
-	PgrChange *changes;
-	MemoryContext caller;
-	const PgrBlock *block;
-
-	if (set != NULL)
-	{
-		fill_info(&info, set);
-		build.nchanges = set_changes(set, &changes);
-		build.changes = changes;
-		build.now = set->fetched_at;
-	}
-	caller = MemoryContextSwitchTo(context);
-	block = pgr_block_build_private(&build);
-	MemoryContextSwitchTo(caller);
-	return block;
 }

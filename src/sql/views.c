@@ -266,8 +266,9 @@ put_named(const PgrRegistryName *name, void *arg)
 	const PgrDefinition *definition = pgr_reader_look(text, &block,
 													  &from_table);
 
-	/* what only the table knows is put_unloaded's to show */
-	if (definition != NULL && definition->incarnation != 0)
+	/* what only the table knows is put_unloaded's to show; rates were shown */
+	if (definition != NULL && definition->incarnation != 0 &&
+		definition->kind != PGR_BLOCK_RATES)
 		put_changed(arg, block, definition, from_table);
 }
 
@@ -287,6 +288,8 @@ put_committed(ReturnSetInfo *result, const PgrBlock *directory,
 		PgrPendingState state;
 
 		CHECK_FOR_INTERRUPTS();
+		if (block->definition.kind == PGR_BLOCK_RATES)
+			continue;
 		if (!pgr_pending_any())
 		{
 			put_changed(result, block, &block->definition,

@@ -102,5 +102,81 @@ is($session->query_safe("SELECT count(registry.rate('EUR', 'USD', max_age => '$b
 	200000, 'to the microsecond');
 $session->quit;
 
+# ---------------------------------------------------------------------------
+# Rates of one database
+# ---------------------------------------------------------------------------
+
+my $rate = "registry.rate('EUR', 'USD')";
+sub rates { return join(' ', map { in($_, $rate) } qw(d1 d2 d3)) }
+sub next_set
+{
+	my ($usd, $date) = @_;
+	$web->serve({ body => qq({"amount":1.0,"base":"EUR","date":"$date","rates":{"GBP":0.84985,"USD":$usd}}) });
+	return fetch();
+}
+
+$node->safe_psql('d1', "SELECT registry.set_rates('EUR', '{\"USD\": 1.11}', '2025-02-03')");
+$node->safe_psql('d2', "SELECT registry.set_rates('EUR', '{\"USD\": 1.12}', '2025-02-03')");
+is(rates(), '1.11 1.12 1.10', 'each database has what it has set');
+is(in('d1', "registry.rate_float8('EUR', 'USD') || ' ' || registry.get_numeric('rates', 'USD') || ' ' || (registry.quote('EUR', 'USD')).source"),
+	'1.11 1.11 set_rates', 'in every function');
+is(in('d1', "string_agg(key || ' ' || value, ' ' ORDER BY key) FROM registry.entries('rates')"), 'EUR 1 GBP 0.84985 USD 1.11',
+	'with what the set lacks');
+is(in('d1', "string_agg(currency || stale, ' ' ORDER BY currency) FROM registry.rates"), 'EURfalse GBPtrue USDfalse', 'as stale');
+is(in('d1', "count(*) FROM registry.registries WHERE name = 'rates'"), 1, 'one registry of that name');
+
+# A transaction's own, in what order the commands are.
+my $mine = $node->background_psql('d3');
+$mine->query_safe('BEGIN');
+is($mine->query_safe($_->[0]), $_->[1], $_->[2])
+  for ([ "SELECT $rate", '1.10', 'before' ], [ "SELECT registry.set_rates('EUR', '{\"USD\": 1.2}') > 0", 't', 'a set' ],
+	[ "SELECT $rate || ' ' || registry.rate('EUR', 'GBP')", '1.2 0.84985', 'its own' ],
+	[ "SELECT registry.get_numeric('rates', 'USD')", '1.2', 'as a registry' ],
+	[ "SAVEPOINT s; SELECT registry.set_rates('EUR', '{\"USD\": 1.3}') > 0", 't', 'another set' ], [ "SELECT $rate", '1.3', 'is read' ],
+	[ "ROLLBACK TO s; SELECT $rate", '1.2', 'the one before' ]);
+is(rates(), '1.11 1.12 1.10', 'others do not see it');
+# nobody waits for another database's writer
+is($node->safe_psql('d2', "SET lock_timeout = '10 s'; SELECT registry.set_rates('EUR', '{\"USD\": 1.13}', '2025-02-03') > 0"), 't', 'another database can be written to');
+$mine->query_safe('ROLLBACK');
+$mine->quit;
+is(rates(), '1.11 1.13 1.10', 'after the rollback');
+
+is(next_set('1.14', '2025-02-04'), 't|200|t', 'what is fetched next');
+is(rates(), '1.14 1.14 1.14', 'reaches all of them');
+is(in('d1', "registry.get_numeric('rates', 'USD')"), '1.14', 'as a registry, too');
+wait_in($_, "count(*) = 1 FROM registry.rate_sets WHERE value_date = '2025-02-04'") or die for qw(d1 d2 d3);
+is(in($_, "(registry.quote('EUR', 'USD')).rate_set = max(id) FROM registry.rate_sets"), 't', "$_ names its own row") for qw(d1 d3);
+
+$node->safe_psql('d1', "SELECT registry.withdraw_rates((registry.quote('EUR', 'USD')).rate_set, 'wrong')");
+is(rates(), '1.11 1.14 1.14', 'withdrawn in one database: the others keep it');
+# d3 has only that one, and takes it back as well
+$node->safe_psql('d3', "SELECT registry.withdraw_rates(id, 'wrong') FROM registry.rate_sets WHERE status = 'published' ORDER BY id DESC");
+like(($node->psql('d3', "SELECT $rate"))[2], qr/exchange rates have not been fetched yet/, 'withdrawn, all that there are');
+$node->safe_psql('d2', "SELECT registry.set_rates('EUR', '{\"USD\": 1.15}', '2025-02-04')");
+
+# Before a database is loaded, reads ask its table, as soon as the server lets anybody in.
+$web->serve({ status => 503 });
+for my $mode (qw(fast immediate))
+{
+	$node->stop($mode);
+	$node->start;
+	is(in('d1', "$rate || ' ' || registry.get_numeric('rates', 'USD') || ' ' || string_agg(key || ' ' || value, ' ' ORDER BY key) FROM registry.entries('rates')"),
+		'1.11 1.11 EUR 1 USD 1.11', "after a restart ($mode): what is withdrawn does not come back");
+	is(in('d2', $rate), '1.15', 'rates by hand are there');
+	isnt(($node->psql('d3', "SELECT $rate"))[0], 0, 'and no rates where all were withdrawn');
+	wait_in($_, "state = 'resident' FROM registry.registries WHERE name = 'rates'") or die for qw(d1 d2);
+	wait_in('small', "count(*) = 0 $workers") or die;
+	is(in('d1', $rate) . ' ' . in('d2', $rate) . ' ' . in('d4', $rate), '1.11 1.15 1.14', 'from memory, the same');
+	isnt(($node->psql('d3', "SELECT $rate"))[0], 0, 'and none');
+}
+is(next_set('1.14', '2025-02-04'), 't|200|f', 'the provider still says so');
+is(rates_of(qw(d1 d2 d4)), '1.11 1.15 1.14', 'which changes nothing');
+is(next_set('1.16', '2025-02-05'), 't|200|t', 'something new');
+is(rates(), '1.16 1.16 1.16', 'is read everywhere');
+wait_in($_, "count(*) = 1 FROM registry.rate_sets WHERE value_date = '2025-02-05'") or die for qw(d1 d2 d3);
+is(rates(), '1.16 1.16 1.16', 'also when it is stored');
+
+sub rates_of { return join(' ', map { in($_, $rate) } @_) }
+
 $node->stop;
 done_testing();
