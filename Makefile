@@ -127,7 +127,7 @@ help:
 	@echo 'make demo       see it run: a private server, a web server with rates, a short tour'
 	@echo 'make test       all tests on throw-away servers (TESTS="regress:x tap:y" for some of them)'
 	@echo 'make asan-test  the same tests under AddressSanitizer and UBSan'
-	@echo 'make stress     the C programs of tests/stress, for minutes (STRESS_SECONDS=120), a server killed often (KILLS=1000), a million compared reads'
+	@echo 'make stress     for minutes: the C programs of tests/stress, a server killed often, a million compared reads, rates in 500 databases'
 	@echo 'make model      search all states of the protocol behind reads without locks (spin)'
 	@echo 'make lint       format, static checks, allowed includes, exported symbols'
 	@echo 'make format     let clang-format rewrite the C files'
@@ -151,7 +151,8 @@ asan-test:
 	SANITIZE=1 scripts/test
 
 stress:
-	STRESS_SECONDS='$(or $(STRESS_SECONDS),120)' KILLS='$(or $(KILLS),1000)' STATEMENTS='$(or $(STATEMENTS),1000000)' TESTS='$(or $(TESTS),stress tap:059_kill tap:065_read_consistency)' scripts/test
+	STRESS_SECONDS='$(or $(STRESS_SECONDS),120)' KILLS='$(or $(KILLS),1000)' STATEMENTS='$(or $(STATEMENTS),1000000)' DATABASES='$(or $(DATABASES),500)' \
+		TESTS='$(or $(TESTS),stress tap:059_kill tap:064_rates_many_databases tap:065_read_consistency)' scripts/test
 
 model:
 	scripts/model

@@ -87,6 +87,7 @@ pgr_core_api(void)
 	api.keeps_currency = pgr_settings_keeps_currency;
 	api.rates_publish = pgr_rates_publish;
 	api.rates_confirm = pgr_rates_confirm;
+	api.rates_answered_at = pgr_rates_answered_at;
 	api.rates_check = pgr_rates_check;
 	api.rates_is_from = pgr_rates_is_from;
 	return &api;

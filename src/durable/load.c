@@ -176,6 +176,7 @@ typedef struct HollowList
 {
 	MemoryContext context; /* outlives the transaction */
 	List *definitions;
+	bool has_rates; /* they are loaded already */
 } HollowList;
 
 /* As of the statement's pin. */
@@ -222,6 +223,11 @@ prepare_load(HollowList *list)
 	commit();
 	if (!installed)
 		return false;
+	/* the table of rates is asked until the directory is complete: by then
+	 * memory has to know what this database has withdrawn */
+	begin();
+	list->has_rates = pgr_rate_sets_load(false);
+	commit();
 	begin();
 	pgr_guard_require();
 	if (!is_complete())
@@ -305,7 +311,7 @@ pgr_load_database(void)
 			failed += !load_one(lfirst(cell));
 		}
 		begin();
-		pgr_rate_sets_load();
+		(void) (list.has_rates || pgr_rate_sets_load(true));
 		commit();
 	}
 	MemoryContextDelete(list.context);

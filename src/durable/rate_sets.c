@@ -17,9 +17,11 @@
 #include "utils/snapmgr.h"
 
 #include "base/compat.h"
+#include "base/mask.h"
 #include "durable/rate_sets.h"
 #include "durable/tables.h"
 #include "registry/write.h"
+#include "settings.h"
 
 /* Columns of registry.rate_sets. */
 enum RateSetColumn
@@ -32,12 +34,13 @@ enum RateSetColumn
 	SET_PUBLISHED_AT,
 	SET_BODY_HASH,
 	SET_STATUS,
-	SET_COLUMNS = SET_STATUS
+	SET_REASON,
+	SET_COLUMNS = SET_REASON
 };
 
 static const Oid set_types[SET_COLUMNS] = {
-	INT8OID,        TEXTOID,        TEXTOID,  DATEOID,
-	TIMESTAMPTZOID, TIMESTAMPTZOID, BYTEAOID, TEXTOID,
+	INT8OID,        TEXTOID,  TEXTOID, DATEOID, TIMESTAMPTZOID,
+	TIMESTAMPTZOID, BYTEAOID, TEXTOID, TEXTOID,
 };
 
 /* Columns of registry.rate_set_values. */
@@ -158,6 +161,8 @@ read_set(PgrRateSetRow *row, HeapTuple tuple, TupleDesc desc)
 	row->status = status_from_text(
 		TextDatumGetCString(column(tuple, desc, SET_STATUS)));
 	read_hash(row, column(tuple, desc, SET_BODY_HASH));
+	(void) heap_getattr(tuple, SET_REASON, desc, &isnull);
+	row->was_held_back = !isnull;
 }
 
 /* The first row of the scan in that direction. */
@@ -269,14 +274,39 @@ tables_exist(void)
 	return OidIsValid(pgr_tables_named("rate_sets"));
 }
 
+/*
+ * The newest published set, with its rates, and what must not come again.  Its
+ * time of publication is the moment until which the database has judged what
+ * was fetched.  False if there never was a set; without a base, if none of
+ * them is published.
+ */
+static bool
+read_newest(PgrTableView view, PgrRateSetRow *row)
+{
+	PgrRateSetRow last;
+
+	if (!pgr_rate_sets_last(view, &last))
+		return false;
+	if (pgr_rate_sets_newest(view, row))
+		pgr_rate_sets_read_rates(&row->set, view);
+	else
+		memset(row, 0, sizeof(*row));
+	row->set.published_at = Max(row->set.published_at, last.set.fetched_at);
+	if (last.status == PGR_RATE_SET_WITHDRAWN)
+	{
+		pgr_rate_sets_read_rates(&last.set, view);
+		row->set.refused = pgr_rates_identity(&last.set);
+	}
+	return true;
+}
+
 const PgrBlock *
 pgr_rate_sets_block(PgrTableView view)
 {
 	PgrRateSetRow newest;
 
-	if (!tables_exist() || !pgr_rate_sets_newest(view, &newest))
+	if (!tables_exist() || !read_newest(view, &newest))
 		return NULL;
-	pgr_rate_sets_read_rates(&newest.set, view);
 	return pgr_rates_private_block(&newest.set, CurrentMemoryContext);
 }
 
@@ -294,45 +324,77 @@ pgr_rate_sets_row_of(const PgrRatesInfo *info, PgrTableView view)
 		0;
 }
 
-/* The image gets what the table has, and knows what must not come again. */
 static void
-load_image(const PgrDefinition *definition, PgrRateSetRow *newest,
-		   bool from_now)
+make_own(PgrRateSet *set)
 {
-	PgrRateSetRow last;
+	PgrDefinition definition;
 
-	pgr_rate_sets_read_rates(&newest->set, PGR_VIEW_NEWEST);
-	if (pgr_rate_sets_last(PGR_VIEW_NEWEST, &last) &&
-		last.status == PGR_RATE_SET_WITHDRAWN)
+	pgr_write_open_rates(&definition);
+	pgr_rates_replace(&definition, set);
+}
+
+/* Was it fetched from where rates are fetched now, and found good? */
+static bool
+is_of_cluster(const PgrRateSetRow *row)
+{
+	char source[PGR_RATES_SOURCE_LEN];
+
+	pgr_mask_url(source, sizeof(source), pgr_settings.rates_url);
+	return row->set.base[0] != '\0' && !row->set.manual &&
+		!row->was_held_back && strcmp(row->set.source, source) == 0;
+}
+
+/* The image gets what the table has. */
+static void
+load_stored(PgrRateSetRow *newest)
+{
+	if (is_of_cluster(newest))
+		(void) pgr_rates_publish_stored(&newest->set);
+	if (!pgr_rates_are_served(&newest->set))
+		make_own(&newest->set);
+}
+
+/* The table gets what was fetched, unless it has withdrawn just that. */
+static void
+store_fetched(PgrRateSet *fetched, PgrRateSetRow *newest, bool any)
+{
+	if (any && pgr_rate_sets_was_withdrawn(fetched))
 	{
-		pgr_rate_sets_read_rates(&last.set, PGR_VIEW_NEWEST);
-		newest->set.refused = pgr_rates_hash(&last.set);
-	}
-	if (from_now)
 		newest->set.published_at = GetCurrentTimestamp();
-	pgr_rates_set(definition, &newest->set);
+		make_own(&newest->set);
+		return;
+	}
+	pgr_rate_sets_publish(fetched, NULL);
+	if (pgr_rates_has_own())
+		make_own(fetched);
 }
 
 static void
-load_newest(const PgrDefinition *definition)
+load_newest(void)
 {
 	PgrRateSetRow newest;
-	PgrRateSet image;
-	bool stored;
-	bool refused;
+	PgrRateSet fetched;
+	bool any = read_newest(PGR_VIEW_NEWEST, &newest);
 
-	stored = pgr_rate_sets_newest(PGR_VIEW_NEWEST, &newest);
-	if (!pgr_rates_copy_newest(&image))
-	{
-		if (stored)
-			load_image(definition, &newest, false);
-		return;
-	}
-	refused = !image.manual && pgr_rate_sets_was_withdrawn(&image);
-	if (stored && (refused || image.published_at < newest.set.published_at))
-		load_image(definition, &newest, refused);
-	else if (!image.manual && image.rate_set == 0 && !refused)
-		pgr_rate_sets_publish(&image);
+	if (pgr_rates_copy_fetched(&fetched) &&
+		(!any || newest.set.published_at < fetched.fetched_at))
+		store_fetched(&fetched, &newest, any);
+	else if (any)
+		load_stored(&newest);
+}
+
+/*
+ * A set that is too far from what the other databases have may be near to what
+ * somebody has accepted or set in this one.
+ */
+static bool
+is_near_to_own(const PgrRateSet *held)
+{
+	PgrRateSetRow newest;
+
+	return read_newest(PGR_VIEW_NEWEST, &newest) &&
+		newest.set.base[0] != '\0' && !is_of_cluster(&newest) &&
+		!pgr_rates_are_far(&newest.set, held);
 }
 
 /* What was added or withdrawn since then makes it out of date. */
@@ -343,21 +405,28 @@ store_quarantined(void)
 	PgrRateSetRow last;
 	PgrRateSet held;
 
-	if (pgr_rates_copy_quarantined(&held, message) &&
-		(!pgr_rate_sets_last(PGR_VIEW_NEWEST, &last) ||
-		 last.set.fetched_at < held.fetched_at))
+	if (!pgr_rates_copy_quarantined(&held, message) ||
+		(pgr_rate_sets_last(PGR_VIEW_NEWEST, &last) &&
+		 last.set.fetched_at >= held.fetched_at))
+		return;
+	if (!is_near_to_own(&held))
+	{
 		pgr_rate_sets_quarantine(&held, message);
+		return;
+	}
+	pgr_rate_sets_publish(&held, message);
+	make_own(&held);
 }
 
-void
-pgr_rate_sets_load(void)
+bool
+pgr_rate_sets_load(bool wait)
 {
-	PgrDefinition definition;
-
 	/* a standby reads its table until somebody publishes there */
 	if (RecoveryInProgress() || !tables_exist())
-		return;
-	pgr_write_open_rates(&definition);
-	load_newest(&definition);
+		return true;
+	if (!pgr_write_lock_rates(wait))
+		return false;
+	load_newest();
 	store_quarantined();
+	return true;
 }

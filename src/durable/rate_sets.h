@@ -34,6 +34,7 @@ typedef struct PgrRateSetRow
 {
 	PgrRateSet set; /* set.rate_set is its id; no rates unless asked for */
 	PgrRateSetStatus status;
+	bool was_held_back; /* whatever became of it since */
 	uint8 hash[PGR_RATE_SET_HASH_BYTES];
 } PgrRateSetRow;
 
@@ -63,18 +64,22 @@ extern int64 pgr_rate_sets_row_of(const PgrRatesInfo *info, PgrTableView view);
 
 /*
  * For a loader, in a transaction: the table gets the set that was fetched, if
- * that is newer than what it has; else the image gets the set of the table.
+ * that is newer than what it has; else the image gets the set of the table: as
+ * the cluster's, if it was fetched, and as the database's own where it reads
+ * another one than that.  False, with nothing done, if somebody changes the
+ * rates of this database right now, and the caller does not want to wait.
  */
-extern void pgr_rate_sets_load(void);
+extern bool pgr_rate_sets_load(bool wait);
 
 /* Adds the rates of the set, in the current memory context. */
 extern void pgr_rate_sets_read_rates(PgrRateSet *set, PgrTableView view);
 
 /*
  * Add a set and give it its id.  If the newest published set says the same,
- * nothing is written, and the set takes that one's id and time.
+ * nothing is written, and the set takes that one's id and time.  "reason" is
+ * why other databases hold it back, or NULL.
  */
-extern void pgr_rate_sets_publish(PgrRateSet *set);
+extern void pgr_rate_sets_publish(PgrRateSet *set, const char *reason);
 
 /* Was the set that was added last withdrawn, and says the same? */
 extern bool pgr_rate_sets_was_withdrawn(const PgrRateSet *set);

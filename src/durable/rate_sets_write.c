@@ -198,7 +198,7 @@ add_set(const PgrRateSet *complete, const uint8 *hash,
 }
 
 void
-pgr_rate_sets_publish(PgrRateSet *set)
+pgr_rate_sets_publish(PgrRateSet *set, const char *reason)
 {
 	PgrRateSet complete = complete_set(set);
 	uint8 hash[PGR_RATE_SET_HASH_BYTES];
@@ -215,7 +215,7 @@ pgr_rate_sets_publish(PgrRateSet *set)
 	else
 	{
 		set->published_at = time_of_publication();
-		set->rate_set = add_set(&complete, hash, set->published_at, NULL);
+		set->rate_set = add_set(&complete, hash, set->published_at, reason);
 	}
 }
 

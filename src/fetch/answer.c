@@ -71,7 +71,8 @@ take_not_modified(const PgrCoreApi *core, const PgrQuestion *question,
 		return true;
 	}
 	outcome->kind = PGR_RUN_NOT_MODIFIED;
-	return core->rates_confirm(GetCurrentTimestamp(), &outcome->generation);
+	return core->rates_confirm(question->id, GetCurrentTimestamp(),
+							   &outcome->generation);
 }
 
 static void
@@ -113,6 +114,7 @@ take_body(const PgrCoreApi *core, const PgrQuestion *question,
 	PgrRateSet set = {
 		.source = question->source,
 		.fetched_at = GetCurrentTimestamp(),
+		.question = question->id,
 		.accepted = question->accepted,
 	};
 	const char *error = pgr_parse_rates(&input, &set);

@@ -12,6 +12,7 @@ typedef struct PgrQuestion
 {
 	const char *url;    /* holds secrets */
 	const char *source; /* the same, masked */
+	uint64 id;          /* of all that the answer depends on */
 	bool conditional;   /* validators were sent */
 	bool accepted;      /* another URL: any difference will do */
 } PgrQuestion;

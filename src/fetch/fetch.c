@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "access/xlog.h"
+#include "common/hashfn.h"
 #include "common/pg_prng.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -27,6 +28,9 @@
 
 #define MAX_BODY_BYTES (1024 * 1024)
 #define ACCEPT "application/json, application/xml;q=0.9, text/xml;q=0.9"
+
+/* After that the source is asked even if rates may still come from a table. */
+#define MAX_WAIT_FOR_LOADS_MS INT64CONST(30000)
 
 /* A promotion announces itself to nobody, so look now and then. */
 #define MAX_WAIT_MS 10000L
@@ -58,7 +62,10 @@ struct PgrFetch
 
 	Wishes wishes;
 	char source[PGR_REFRESH_SOURCE_LEN]; /* masked URL */
-	bool started; /* a step was made: changes are changes */
+	uint64 question;  /* all that an answer depends on, without secrets */
+	bool started;     /* a step was made: changes are changes */
+	bool looked_back; /* at what was fetched before this process */
+	int64 created_ms;
 	bool changed; /* the URL, and nothing published since */
 
 	/* of the last good answer; only of use while its rates are published */
@@ -90,7 +97,8 @@ pgr_fetch_create(const PgrCoreApi *core)
 										   ALLOCSET_DEFAULT_SIZES);
 	fetch->wishes.url = MemoryContextStrdup(TopMemoryContext, "");
 	fetch->wishes.currencies = MemoryContextStrdup(TopMemoryContext, "");
-	pgr_report_init(&fetch->report, pgr_monotonic_ms(), false);
+	fetch->created_ms = pgr_monotonic_ms();
+	pgr_report_init(&fetch->report, fetch->created_ms, false);
 	return fetch;
 }
 
@@ -124,6 +132,13 @@ keep_string(char **kept, const char *value)
 	*kept = copy;
 }
 
+static uint64
+hash_text(const char *text, uint64 seed)
+{
+	return hash_bytes_extended((const unsigned char *) text,
+							   (int) strlen(text), seed);
+}
+
 /*
  * Other wishes than before are a new start: what is known of the source does
  * not apply, and the answer is wanted at once.  A request that is under way
@@ -149,6 +164,10 @@ notice_wishes(PgrFetch *fetch)
 	wishes->max_change_percent = settings->rates_max_change_percent;
 
 	pgr_mask_url(fetch->source, sizeof(fetch->source), wishes->url);
+	fetch->question = hash_text(fetch->source,
+								hash_text(wishes->currencies,
+										  (uint64) wishes->format));
+	fetch->looked_back |= fetch->started;
 	if (new_url && fetch->started)
 		pgr_report_source(fetch->source);
 	forget_validators(fetch);
@@ -202,6 +221,45 @@ find_ban(const PgrFetch *fetch)
 	pgr_outbound_host(host);
 	return pgr_outbound_check(settings->outbound, settings->armed_hosts, host,
 							  fetch->wishes.url);
+}
+
+/*
+ * Is it known what there was before this process?  Rates come back with the
+ * first round of loads, or not at all.
+ */
+static bool
+is_loaded(const PgrFetch *fetch)
+{
+	PgrLoadReport report;
+
+	fetch->core->load_state_read(&report);
+	return report.done > 0 || (report.rounds > 0 && report.lister_pid == 0) ||
+		pgr_monotonic_ms() - fetch->created_ms > MAX_WAIT_FOR_LOADS_MS;
+}
+
+/*
+ * The first request is due when it would have been without a restart.  False:
+ * that is not known yet.
+ */
+static bool
+look_back(PgrFetch *fetch)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz answered_at;
+
+	if (fetch->looked_back)
+		return true;
+	if (!is_loaded(fetch))
+		return false;
+	fetch->looked_back = true;
+	answered_at = fetch->core->rates_answered_at(fetch->question);
+	if (answered_at != 0 && answered_at <= now)
+	{
+		fetch->ended.at_ms = pgr_monotonic_ms() - (now - answered_at) / 1000;
+		fetch->ended.bound_s = -1;
+		plan_next(fetch);
+	}
+	return true;
 }
 
 /*
@@ -295,6 +353,7 @@ question_of(const PgrFetch *fetch)
 	PgrQuestion question = {
 		.url = fetch->wishes.url,
 		.source = fetch->source,
+		.id = fetch->question,
 		.conditional = fetch->conditional,
 		.accepted = fetch->changed,
 	};
@@ -441,6 +500,12 @@ step(PgrFetch *fetch)
 	if (fetch->transfer != NULL &&
 		(response = pgr_http_response(fetch->transfer)) != NULL)
 		take_response(fetch, response);
+	if (!fetch->in_run && !orders.wanted && !orders.interrupted &&
+		!look_back(fetch))
+	{
+		show_state(fetch, PGR_SCHEDULER_STARTING, 0);
+		return;
+	}
 	if (!fetch->in_run && orders.wanted)
 		fetch->ended.failures = 0; /* somebody has reason to hope */
 	if (!fetch->in_run &&

@@ -31,6 +31,7 @@ pgr_run_orders(const PgrCoreApi *core)
 	PgrRunOrders orders = {
 		.wanted = state->run_wanted > state->run_started,
 		.paused = state->paused,
+		.interrupted = state->interrupted,
 	};
 
 	unlock_state(core);
@@ -44,6 +45,7 @@ pgr_run_begin(const PgrCoreApi *core)
 	PgrSharedRefresh *state = lock_state(core, LW_EXCLUSIVE);
 
 	state->run_started = state->run_done + 1;
+	state->interrupted = false;
 	state->attempts++;
 	state->last_attempt = now;
 	state->next_refresh = 0;

@@ -40,6 +40,7 @@ typedef struct PgrRunOrders
 {
 	bool wanted; /* a run now */
 	bool paused;
+	bool interrupted; /* the last run, with the process that made it */
 } PgrRunOrders;
 
 extern PgrRunOrders pgr_run_orders(const PgrCoreApi *core);

@@ -16,7 +16,7 @@
 #include "shm/load_state.h"
 #include "shm/refresh_state.h"
 
-#define PGR_CORE_API_VERSION 2
+#define PGR_CORE_API_VERSION 3
 
 typedef struct PgrCoreApi
 {
@@ -40,7 +40,9 @@ typedef struct PgrCoreApi
 	PgrRatesOutcome (*rates_publish)(const PgrRateSet *set,
 									 char message[PGR_RATES_MESSAGE_LEN],
 									 uint64 *generation);
-	bool (*rates_confirm)(TimestampTz checked_at, uint64 *generation);
+	bool (*rates_confirm)(uint64 question, TimestampTz checked_at,
+						  uint64 *generation);
+	TimestampTz (*rates_answered_at)(uint64 question);
 	PgrRateCheck (*rates_check)(Numeric rate);
 	bool (*rates_is_from)(const char *source);
 } PgrCoreApi;

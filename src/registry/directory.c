@@ -57,6 +57,13 @@ pgr_directory_slot(const PgrSharedRoot *root, uint64 generation, Oid database,
 		PGR_NO_SLOT;
 }
 
+static bool
+is_rates(const char *name, uint32 len)
+{
+	return len == strlen(PGR_RATES_NAME) &&
+		memcmp(name, PGR_RATES_NAME, len) == 0;
+}
+
 const PgrBlock *
 pgr_directory_lookup(const PgrSharedRoot *root, uint64 generation,
 					 uint32 directory, const char *name, uint32 len,
@@ -76,14 +83,14 @@ const PgrBlock *
 pgr_directory_find(const PgrSharedRoot *root, uint64 generation, Oid database,
 				   Oid ext, const char *name, uint32 len, uint32 *slot)
 {
-	if (len == strlen(PGR_RATES_NAME) &&
-		memcmp(name, PGR_RATES_NAME, len) == 0)
-	{
-		*slot = PGR_SLOT_RATES;
-		return pgr_root_block(pgr_image, root, PGR_SLOT_RATES);
-	}
+	const PgrBlock *block;
+
 	*slot = pgr_directory_slot(root, generation, database, ext);
-	return pgr_directory_lookup(root, generation, *slot, name, len, slot);
+	block = pgr_directory_lookup(root, generation, *slot, name, len, slot);
+	if (block != NULL || !is_rates(name, len))
+		return block;
+	*slot = PGR_SLOT_RATES;
+	return pgr_root_block(pgr_image, root, PGR_SLOT_RATES);
 }
 
 bool

@@ -49,8 +49,9 @@ extern const PgrBlock *pgr_directory_lookup(const PgrSharedRoot *root,
 											uint32 len, uint32 *slot);
 
 /*
- * A registry of (database, extension), or the cluster's rates, whose name is
- * reserved everywhere; NULL if unknown, and *slot is then the directory's.
+ * A registry of (database, extension); NULL if unknown, and *slot is then the
+ * directory's.  The name "rates" is reserved everywhere: a database that has
+ * none of its own has the cluster's.
  */
 extern const PgrBlock *pgr_directory_find(const PgrSharedRoot *root,
 										  uint64 generation, Oid database,

@@ -71,7 +71,10 @@
 #define PGR_FIRST_FREE_SLOT 3
 #define PGR_NO_SLOT UINT32_MAX
 
-/* The reserved registry name of the cluster's exchange rates. */
+/*
+ * The reserved registry name of exchange rates: those of the cluster, which are
+ * what was fetched last, and those that a database has of its own.
+ */
 #define PGR_RATES_NAME "rates"
 
 typedef struct PgrSharedPage
@@ -121,11 +124,15 @@ typedef struct PgrSharedLine
 	TimestampTz pinned_at[PGR_LINE_PINS];
 	pg_atomic_uint32 in_use; /* pid of the owner, 0 = nobody */
 	uint32 parallel_lags;    /* of parallel_pin: see PgrPin */
+	/* of parallel_pin: its PgrRatesAnswer */
+	uint64 parallel_answer_rates;
+	TimestampTz parallel_answer_at;
+	uint64 tail[6];
 } PgrSharedLine;
 
 StaticAssertDecl(offsetof(PgrSharedLine, parallel_at) == 64,
 				 "a scan reads one cache line of each backend");
-StaticAssertDecl(sizeof(PgrSharedLine) == 128, "a line is two cache lines");
+StaticAssertDecl(sizeof(PgrSharedLine) == 192, "a line is three cache lines");
 
 /*
  * Room for more pins than a line holds.  "owner" is claimed by

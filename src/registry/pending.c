@@ -454,7 +454,7 @@ pgr_pending_rates(const PgrDefinition *definition, const void *extra,
 	PgrPendingChange rest = {.incarnation = definition->incarnation,
 							 .flags = (uint16) base_len};
 
-	add_change(PGR_CHANGE_RATES, &registry, NULL, 0, extra, extra_len, &rest);
+	add_change(PGR_CHANGE_RATES, &registry, "", 0, extra, extra_len, &rest);
 }
 
 bool
@@ -616,6 +616,15 @@ pgr_pending_forgotten(Oid extension)
 							  InvalidCommandId) != NULL;
 }
 
+bool
+pgr_pending_sees_rates(const PgrDefinition *definition)
+{
+	PgrRegistryName registry = pgr_registry_name(definition);
+
+	return newest_of_registry(&registry, definition->incarnation,
+							  PGR_CHANGE_RATES, visible_before(false)) != NULL;
+}
+
 /* From any command on: the table shows each command what it may see. */
 static bool
 is_untracked(const PgrRegistryName *origin, uint64 incarnation)
@@ -666,7 +675,7 @@ pgr_pending_state(const PgrRegistryName *registry, bool all,
 			state->gone = true;
 			break;
 		default:
-			return; /* rates */
+			return;
 	}
 	state->incarnation = change->incarnation;
 }

@@ -20,7 +20,7 @@
 #include "registry/pin.h"
 #include "registry/value.h"
 
-/* Whose registry: (database, extension, name), all 0 and "rates" for rates. */
+/* Whose registry: (database, extension, name). */
 typedef struct PgrRegistryName
 {
 	Oid database;
@@ -71,6 +71,9 @@ extern void pgr_pending_grants(const PgrDefinition *definition);
 extern void pgr_pending_rates(const PgrDefinition *definition,
 							  const void *extra, uint32 extra_len,
 							  uint32 base_len);
+
+/* Has this transaction set rates of this definition, as visible now? */
+extern bool pgr_pending_sees_rates(const PgrDefinition *definition);
 
 /* The newest such "extra" of this transaction; false: there is none. */
 extern bool pgr_pending_newest_rates(void *extra, uint32 extra_len);

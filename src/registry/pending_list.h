@@ -33,16 +33,15 @@ typedef enum PgrPendingKind
  * What a registry is called in the list: its origin, the name that it had when
  * the transaction began or created it, and its incarnation.  So a change finds
  * its registry before and after it gets another name.  What a name means is
- * told by the changes of names: CREATE, DROP, LEAVE, ENTER (and RATES, of a
- * name that never changes its meaning).  A DROP of a registry that has another
- * name than its origin has that as its value.
+ * told by the changes of names: CREATE, DROP, LEAVE, ENTER.  A DROP of a
+ * registry that has another name than its origin has that as its value.
  */
 static inline bool
 pgr_change_is_of_name(uint8 kind)
 {
 	return kind == PGR_CHANGE_CREATE || kind == PGR_CHANGE_DROP ||
-		kind == PGR_CHANGE_RATES || kind == PGR_CHANGE_DROP_ALL ||
-		kind == PGR_CHANGE_LEAVE || kind == PGR_CHANGE_ENTER;
+		kind == PGR_CHANGE_DROP_ALL || kind == PGR_CHANGE_LEAVE ||
+		kind == PGR_CHANGE_ENTER;
 }
 
 /* Registries that this transaction has created have incarnations of its own,

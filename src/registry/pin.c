@@ -115,6 +115,7 @@ pin_new(void)
 	int tries = 0;
 
 	pin->at = GetCurrentTimestamp();
+	pin->answer = pgr_refresh_last_answer();
 	/* before the pin: what is fresh now is not older in what we pin */
 	pin->lags = pgr_follow_lags(MyDatabaseId);
 	pin->cell = pgr_line_pin(pin->at, &pin->generation, &pin->root);
@@ -360,6 +361,8 @@ resolve_leader(void)
 		leaders_pin->at = line->parallel_at;
 		leaders_pin->lags = line->parallel_lags != 0;
 		leaders_pin->agreed_xmax = InvalidTransactionId;
+		leaders_pin->answer.rates = line->parallel_answer_rates;
+		leaders_pin->answer.at = line->parallel_answer_at;
 	}
 	return leaders_pin;
 }
@@ -549,6 +552,8 @@ share_with_workers(void)
 						pgr_arena_ref(pgr_image_arena(pgr_image), pin->root));
 	line->parallel_at = pin->at;
 	line->parallel_lags = pin->lags;
+	line->parallel_answer_rates = pin->answer.rates;
+	line->parallel_answer_at = pin->answer.at;
 	pg_write_barrier(); /* pairs with resolve_leader */
 	pg_atomic_write_u64(&line->parallel_pin, pin->generation);
 	pin->holders++;

@@ -23,6 +23,7 @@
 #define PGR_REGISTRY_PIN_H
 
 #include "registry/line.h"
+#include "shm/refresh_state.h"
 
 typedef struct PgrPin
 {
@@ -37,6 +38,8 @@ typedef struct PgrPin
 	/* agrees with the snapshot that has these; 0 = none */
 	TransactionId agreed_xmax;
 	uint32 agreed_xcnt;
+	/* what the source of the rates said last, as of "at" */
+	PgrRatesAnswer answer;
 	struct PgrPin *next_free;
 } PgrPin;
 

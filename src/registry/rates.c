@@ -3,8 +3,9 @@
  *	  Publishing and judging sets of exchange rates; see rates.h.
  *
  * pgr_rates_publish() and its neighbours run in the scheduler, which has no
- * transaction and no database: they use nothing that needs a catalog.  The
- * rest runs in backends.
+ * transaction and no database: they use nothing that needs a catalog.  They
+ * know the cluster's rates only; those that a database has of its own, and
+ * what it reads, are in own_rates.c.
  */
 #include "postgres.h"
 
@@ -27,8 +28,10 @@
 #include "registry/table.h"
 #include "registry/value.h"
 #include "settings.h"
+#include "shm/answer_file.h"
 #include "shm/area.h"
 #include "shm/load_state.h"
+#include "shm/refresh_state.h"
 
 #define SIGNIFICANT_DIGITS 18
 
@@ -40,15 +43,26 @@
  * ------------------------------------------------------------------------
  */
 
+TimestampTz
+pgr_rates_checked_at(const PgrRatesInfo *info)
+{
+	const PgrRatesAnswer *answer = &pgr_pin()->answer;
+
+	return answer->rates == info->identity ?
+		Max(answer->at, info->checked_at) :
+		info->checked_at;
+}
+
 PgrStaleReason
-pgr_rates_stale(const PgrRatesInfo *info, TimestampTz now)
+pgr_rates_stale(const PgrRatesInfo *info, TimestampTz checked_at,
+				TimestampTz now)
 {
 	TimestampTz value_at = (TimestampTz) info->value_date * USECS_PER_DAY;
 
-	if (info->checked_at > now + CLOCK_TOLERANCE_US)
+	if (checked_at > now + CLOCK_TOLERANCE_US)
 		return PGR_STALE_CLOCK;
 	if (pgr_settings.rates_max_age_s > 0 &&
-		now - info->checked_at > pgr_settings.rates_max_age_s * USECS_PER_SEC)
+		now - checked_at > pgr_settings.rates_max_age_s * USECS_PER_SEC)
 		return PGR_STALE_CHECK;
 	if (pgr_settings.rates_max_value_age_s > 0 &&
 		now - value_at > pgr_settings.rates_max_value_age_s * USECS_PER_SEC)
@@ -159,8 +173,9 @@ hash_text(const char *text, uint64 seed)
 							   (int) strlen(text), seed);
 }
 
-uint64
-pgr_rates_hash(const PgrRateSet *set)
+/* Of base, date and rates, in whatever order they are. */
+static uint64
+hash_of_rates(const PgrRateSet *set)
 {
 	uint64 hash = hash_text(set->base, (uint32) set->value_date);
 
@@ -176,9 +191,18 @@ pgr_rates_hash(const PgrRateSet *set)
 		hash += hash_text(digits, hash_text(rate->code, 1));
 		pfree(digits);
 	}
-	return hash == 0 ? 1 : hash;
+	return hash;
 }
 
+uint64
+pgr_rates_identity(const PgrRateSet *set)
+{
+	uint64 identity = hash_text(set->source, hash_of_rates(set));
+
+	return identity == 0 ? 1 : identity;
+}
+
+/* The cluster's. */
 static const PgrBlock *
 newest(void)
 {
@@ -190,18 +214,6 @@ static bool
 is_from_other_url(const PgrRatesInfo *info, const PgrRateSet *set)
 {
 	return !info->manual && strcmp(info->source, set->source) != 0;
-}
-
-/* Somebody has withdrawn it, and the provider still says so. */
-static bool
-was_withdrawn(const PgrRatesInfo *info, const PgrRateSet *set, char *message)
-{
-	if (info == NULL || info->refused == 0 ||
-		info->refused != pgr_rates_hash(set))
-		return false;
-	strlcpy(message, "this set of rates has been withdrawn",
-			PGR_RATES_MESSAGE_LEN);
-	return true;
 }
 
 /*
@@ -268,7 +280,7 @@ same_set(const PgrBlock *block, const PgrRatesInfo *info,
 	uint64 position = 0;
 	int fresh = 0;
 
-	if (info == NULL || info->manual || strcmp(info->base, set->base) != 0 ||
+	if (info == NULL || strcmp(info->base, set->base) != 0 ||
 		info->value_date != set->value_date ||
 		strcmp(info->source, set->source) != 0)
 		return false;
@@ -287,8 +299,8 @@ same_set(const PgrBlock *block, const PgrRatesInfo *info,
 	return fresh == matched + (has_base ? 0 : 1);
 }
 
-static void
-fill_info(PgrRatesInfo *info, const PgrRateSet *set)
+void
+pgr_rates_fill_info(PgrRatesInfo *info, const PgrRateSet *set)
 {
 	memset(info, 0, sizeof(*info));
 	strlcpy(info->base, set->base, sizeof(info->base));
@@ -299,11 +311,9 @@ fill_info(PgrRatesInfo *info, const PgrRateSet *set)
 	info->since = set->published_at ? set->published_at : set->fetched_at;
 	info->refused = set->refused;
 	info->rate_set = set->rate_set;
-	if (set->rate_set != 0)
-	{
-		info->database = MyDatabaseId;
-		info->extension = pgr_directory_extension();
-	}
+	if (set->base[0] == '\0')
+		return;
+	info->identity = pgr_rates_identity(set);
 	strlcpy(info->source, set->source, sizeof(info->source));
 }
 
@@ -366,10 +376,10 @@ rate_change(PgrChange *change, const char *code, Numeric value, TimestampTz at)
 	change->updated_at = at;
 }
 
-static int
-set_changes(const PgrRateSet *set, PgrChange **changes)
+int
+pgr_rates_changes(const PgrRateSet *set, PgrChange **changes)
 {
-	bool has_base = false;
+	bool has_base = set->base[0] == '\0';
 	int n = 0;
 
 	*changes = palloc((set->nrates + 1) * sizeof(PgrChange));
@@ -402,17 +412,43 @@ hold_back(const PgrRateSet *set, const char *message)
 
 	if (set != NULL)
 	{
-		fill_info(&info, set);
-		info.refused = pgr_rates_hash(set);
+		pgr_rates_fill_info(&info, set);
 		strlcpy(info.message, message, sizeof(info.message));
-		n = set_changes(set, &changes);
+		n = pgr_rates_changes(set, &changes);
 	}
-	if (info.refused == (held ? held->refused : 0))
+	if (info.identity == (held ? held->identity : 0))
 		return;
 	if (publish(PGR_SLOT_QUARANTINE, block, changes, n, &info, &wanted,
 				&generation) == PUBLISHED &&
 		set != NULL)
 		pgr_load_want();
+}
+
+static void
+keep_answer(uint64 question, uint64 rates, TimestampTz at, bool urgent)
+{
+	PgrKeptAnswer kept = {question, {rates, at}};
+
+	pgr_answer_file_keep(&kept, urgent);
+}
+
+/*
+ * The source says what is published.  That is noted beside it, and published
+ * only if the clock has been set back, since the later time counts.
+ */
+static Published
+confirm(const PgrBlock *block, uint64 question, TimestampTz at, Size *wanted,
+		uint64 *generation)
+{
+	PgrRatesInfo info = *pgr_rates_info(block);
+
+	keep_answer(question, info.identity, at, false);
+	*generation = pg_atomic_read_u64(&pgr_image->generation);
+	pgr_refresh_note_answer(info.identity, at);
+	if (at >= info.checked_at)
+		return PUBLISHED;
+	info.checked_at = at;
+	return publish(PGR_SLOT_RATES, block, NULL, 0, &info, wanted, generation);
 }
 
 PgrRatesOutcome
@@ -422,9 +458,8 @@ pgr_rates_publish(const PgrRateSet *set, char message[PGR_RATES_MESSAGE_LEN],
 	PgrRatesOutcome outcome;
 	Published published = PUBLISHED;
 	PgrChange *changes;
-	int nchanges = set_changes(set, &changes);
+	int nchanges = pgr_rates_changes(set, &changes);
 	Size wanted = 0;
-	bool withdrawn = false;
 
 	message[0] = '\0';
 	do
@@ -434,19 +469,18 @@ pgr_rates_publish(const PgrRateSet *set, char message[PGR_RATES_MESSAGE_LEN],
 		PgrRatesInfo info;
 
 		outcome = PGR_RATES_QUARANTINED;
-		withdrawn = was_withdrawn(old, set, message);
-		if (withdrawn || changed_too_much(block, old, set, message))
+		if (changed_too_much(block, old, set, message))
 			break;
-		fill_info(&info, set);
-		info.refused = old ? old->refused : 0;
-		outcome = PGR_RATES_CHANGED;
 		if (same_set(block, old, set))
 		{
 			outcome = PGR_RATES_UNCHANGED;
-			info.fetched_at = old->fetched_at;
+			published = confirm(block, set->question, set->fetched_at, &wanted,
+								generation);
+			continue;
 		}
-		published = publish(PGR_SLOT_RATES, block, changes,
-							outcome == PGR_RATES_CHANGED ? nchanges : 0, &info,
+		outcome = PGR_RATES_CHANGED;
+		pgr_rates_fill_info(&info, set);
+		published = publish(PGR_SLOT_RATES, block, changes, nchanges, &info,
 							&wanted, generation);
 	} while (published == OVERTAKEN);
 
@@ -459,155 +493,95 @@ pgr_rates_publish(const PgrRateSet *set, char message[PGR_RATES_MESSAGE_LEN],
 			wanted);
 	}
 	if (outcome != PGR_RATES_NO_MEMORY)
-		hold_back(outcome == PGR_RATES_QUARANTINED && !withdrawn ? set : NULL,
-				  message);
+		hold_back(outcome == PGR_RATES_QUARANTINED ? set : NULL, message);
 	pgr_pin_end_transaction();
 	if (outcome == PGR_RATES_CHANGED)
+	{
+		keep_answer(set->question, pgr_rates_identity(set), set->fetched_at,
+					true);
 		pgr_load_want(); /* every database stores it */
+	}
 	return outcome;
 }
 
 bool
-pgr_rates_confirm(TimestampTz checked_at, uint64 *generation)
+pgr_rates_confirm(uint64 question, TimestampTz checked_at, uint64 *generation)
 {
 	const PgrBlock *block = newest();
 	const PgrRatesInfo *old = pgr_rates_info(block);
 	bool confirmed = false;
+	Size wanted;
 
-	if (old != NULL && !old->manual)
-	{
-		PgrRatesInfo info = *old;
-		Size wanted;
-
-		info.checked_at = checked_at;
-		confirmed = publish(PGR_SLOT_RATES, block, NULL, 0, &info, &wanted,
+	if (old != NULL)
+		confirmed = confirm(block, question, checked_at, &wanted,
 							generation) == PUBLISHED;
-	}
 	pgr_pin_end_transaction();
 	return confirmed;
+}
+
+TimestampTz
+pgr_rates_answered_at(uint64 question)
+{
+	const PgrRatesInfo *info = pgr_rates_info(newest());
+	TimestampTz at = 0;
+	PgrKeptAnswer kept;
+
+	if (info != NULL && pgr_answer_file_read(&kept) &&
+		kept.question == question && kept.answer.rates == info->identity)
+		at = Max(kept.answer.at, pgr_rates_checked_at(info));
+	pgr_pin_end_transaction();
+	return at;
 }
 
 bool
 pgr_rates_is_from(const char *source)
 {
 	const PgrRatesInfo *info = pgr_rates_info(newest());
-	bool same = info != NULL && !info->manual &&
-		strcmp(info->source, source) == 0;
+	bool same = info != NULL && strcmp(info->source, source) == 0;
 
 	pgr_pin_end_transaction();
 	return same;
 }
 
 /* ------------------------------------------------------------------------
- * In backends
+ * For loaders
  * ------------------------------------------------------------------------
  */
 
-/* The table's rates, for the calls that follow in this statement. */
-typedef struct Stored
+bool
+pgr_rates_publish_stored(const PgrRateSet *set)
 {
-	MemoryContext context;
-	const PgrBlock *block; /* NULL = there are none */
-	uint64 token;
-} Stored;
+	PgrChange *changes;
+	int nchanges = pgr_rates_changes(set, &changes);
+	Published published;
+	PgrRatesInfo info;
+	Size wanted;
+	uint64 generation;
 
-static const PgrBlock *
-stored_block(void)
-{
-	static Stored stored = {0};
-	uint64 token = pgr_pin()->token;
-	MemoryContext caller;
-
-	if (stored.token == token)
-		return stored.block;
-	if (stored.context == NULL)
-		stored.context = AllocSetContextCreate(TopMemoryContext,
-											   "pg_registry stored rates",
-											   ALLOCSET_SMALL_SIZES);
-	stored.token = 0;
-	MemoryContextReset(stored.context);
-	caller = MemoryContextSwitchTo(stored.context);
-	stored.block = pgr_table->rates(PGR_VIEW_STATEMENT);
-	MemoryContextSwitchTo(caller);
-	stored.token = token;
-	return stored.block;
-}
-
-/* After a restart, and on a standby, until somebody has published. */
-static const PgrBlock *
-block_or_stored(const PgrBlock *block)
-{
-	const PgrBlock *stored;
-
-	if (pgr_rates_info(block) != NULL)
-		return block;
-	stored = stored_block();
-	return stored ? stored : block;
-}
-
-const PgrBlock *
-pgr_rates_block(void)
-{
-	const PgrBlock *block = pgr_root_block(pgr_image, pgr_pin()->root,
-										   PGR_SLOT_RATES);
-	PgrRegistryName registry = {InvalidOid, InvalidOid, PGR_RATES_NAME,
-								strlen(PGR_RATES_NAME)};
-	PgrPendingState state;
-
-	if (!pgr_pending_any())
-		return block_or_stored(block);
-	pgr_pending_state(&registry, false, &state);
-	return state.touched ?
-		pgr_pending_overlay_kept(&block->definition, block) :
-		block_or_stored(block);
-}
-
-static int64
-row_of(const PgrRatesInfo *info, PgrTableView view)
-{
-	if (info == NULL || info->base[0] == '\0')
-		return 0;
-	if (info->rate_set == 0)
-		return info->manual ? 0 : pgr_table->rate_set(info, view);
-	return info->database == MyDatabaseId &&
-			info->extension == pgr_directory_extension() ?
-		info->rate_set :
-		0;
-}
-
-int64
-pgr_rates_row(const PgrRatesInfo *info)
-{
-	return row_of(info, PGR_VIEW_STATEMENT);
-}
-
-/* Of what others will read once this transaction has committed. */
-static PgrRatesInfo
-newest_info(void)
-{
-	PgrRatesInfo info = {0};
-	const PgrRatesInfo *published;
-
-	if (!pgr_pending_newest_rates(&info, sizeof(info)))
+	pgr_rates_fill_info(&info, set);
+	info.rate_set = 0; /* other databases have other rows */
+	info.checked_at = info.since = info.fetched_at;
+	info.refused = 0;
+	do
 	{
-		LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_SHARED);
-		published = pgr_rates_info(
-			pgr_root_block(pgr_image,
-						   pgr_image_ptr(pgr_image, pgr_image->root),
-						   PGR_SLOT_RATES));
-		if (published != NULL)
-			info = *published;
-		LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
-	}
-	return info;
+		const PgrBlock *block = newest();
+		const PgrRatesInfo *old = pgr_rates_info(block);
+
+		if (old != NULL && old->fetched_at >= set->fetched_at)
+			return true;
+		published = publish(PGR_SLOT_RATES, block, changes, nchanges, &info,
+							&wanted, &generation);
+	} while (published == OVERTAKEN);
+	return published == PUBLISHED;
 }
 
-int64
-pgr_rates_newest_row(void)
+bool
+pgr_rates_are_far(const PgrRateSet *old, const PgrRateSet *set)
 {
-	PgrRatesInfo info = newest_info();
+	const PgrBlock *block = pgr_rates_private_block(old, CurrentMemoryContext);
+	char message[PGR_RATES_MESSAGE_LEN];
 
-	return row_of(&info, PGR_VIEW_NEWEST);
+	return changed_too_much(block, pgr_rates_info(block), set, message);
 }
 
 static void
@@ -628,11 +602,7 @@ copy_block(PgrRateSet *set, const PgrBlock *block, const PgrRatesInfo *info)
 	*set = (PgrRateSet){
 		.value_date = info->value_date,
 		.fetched_at = info->fetched_at,
-		.checked_at = info->checked_at,
-		.published_at = info->since,
 		.source = pstrdup(info->source),
-		.rate_set = info->rate_set,
-		.manual = info->manual,
 		.rates = palloc(pgr_block_entries(block, PGR_NEWEST) *
 						sizeof(PgrRate)),
 	};
@@ -643,7 +613,7 @@ copy_block(PgrRateSet *set, const PgrBlock *block, const PgrRatesInfo *info)
 }
 
 bool
-pgr_rates_copy_newest(PgrRateSet *set)
+pgr_rates_copy_fetched(PgrRateSet *set)
 {
 	const PgrBlock *block = newest();
 	const PgrRatesInfo *info = pgr_rates_info(block);
@@ -665,77 +635,4 @@ pgr_rates_copy_quarantined(PgrRateSet *set, char *message)
 	copy_block(set, block, info);
 	strlcpy(message, info->message, PGR_RATES_MESSAGE_LEN);
 	return true;
-}
-
-static void
-set_pending(const PgrDefinition *definition, const PgrRateSet *set)
-{
-	PgrRatesInfo info;
-	PgrChange *changes;
-	int n = set_changes(set, &changes);
-
-	fill_info(&info, set);
-	pgr_pending_rates(definition, &info, sizeof(info), sizeof(info.base));
-	for (int i = 0; i < n; i++)
-	{
-		PgrValue value = {changes[i].fixed, changes[i].value_len,
-						  changes[i].value};
-
-		pgr_pending_put(definition, changes[i].key, changes[i].key_len, &value,
-						set->fetched_at, 0);
-	}
-}
-
-/* What was withdrawn before stays so, unless somebody sets just that. */
-void
-pgr_rates_set(const PgrDefinition *definition, PgrRateSet *set)
-{
-	uint64 refused = newest_info().refused;
-
-	if (set->refused == 0 && refused != pgr_rates_hash(set))
-		set->refused = refused;
-	set_pending(definition, set);
-}
-
-void
-pgr_rates_replace(const PgrDefinition *definition, const PgrRateSet *set)
-{
-	static const PgrRatesInfo none = {0};
-
-	pgr_pending_clear(definition);
-	if (set != NULL)
-		set_pending(definition, set);
-	else
-		pgr_pending_rates(definition, &none, sizeof(none), sizeof(none.base));
-}
-
-const PgrBlock *
-pgr_rates_private_block(const PgrRateSet *set, MemoryContext context)
-{
-	PgrDefinition definition = {
-		.kind = PGR_BLOCK_RATES,
-		.value_type = PGR_TYPE_NUMERIC,
-	};
-	PgrRatesInfo info = {0};
-	PgrBlockBuild build = {
-		.definition = &definition,
-		.seed = pgr_image->seed,
-		.extra = &info,
-		.extra_len = sizeof(info),
-	};
-	PgrChange *changes;
-	MemoryContext caller;
-	const PgrBlock *block;
-
-	if (set != NULL)
-	{
-		fill_info(&info, set);
-		build.nchanges = set_changes(set, &changes);
-		build.changes = changes;
-		build.now = set->fetched_at;
-	}
-	caller = MemoryContextSwitchTo(context);
-	block = pgr_block_build_private(&build);
-	MemoryContextSwitchTo(caller);
-	return block;
 }

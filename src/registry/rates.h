@@ -1,7 +1,7 @@
 /*
  * registry/rates.h
- *	  Sets of exchange rates and their publication in the reserved registry
- *	  "rates" (F-1 to F-3).
+ *	  Sets of exchange rates and their publication in the reserved registries
+ *	  "rates", of the cluster and of databases (F-1 to F-3).
  */
 #ifndef PGR_REGISTRY_RATES_H
 #define PGR_REGISTRY_RATES_H
@@ -37,6 +37,7 @@ typedef struct PgrRate
  */
 typedef struct PgrRateSet
 {
+	/* "": a database has withdrawn all it had */
 	char base[PGR_CURRENCY_LEN + 1];
 	DateADT value_date; /* what the provider says */
 	TimestampTz fetched_at;
@@ -45,7 +46,8 @@ typedef struct PgrRateSet
 	const char *source;       /* shown in views: no secret, masked URL */
 	int64 rate_set;           /* its row in this database's table; 0 = none */
 	bool manual;              /* set_rates, accept_rates */
-	uint64 refused;           /* pgr_rates_hash of a set that was withdrawn */
+	uint64 refused;           /* identity of a set that was withdrawn */
+	uint64 question;          /* that this is the answer to */
 	bool accepted; /* from another URL than the last set, which somebody
 					* configured: do not compare */
 	int nrates;
@@ -55,7 +57,7 @@ typedef struct PgrRateSet
 typedef enum PgrRatesOutcome
 {
 	PGR_RATES_CHANGED,     /* published, something differs */
-	PGR_RATES_UNCHANGED,   /* published with a new checked_at only */
+	PGR_RATES_UNCHANGED,   /* all that is new is when that was said */
 	PGR_RATES_QUARANTINED, /* not published: rates_max_change or base */
 	PGR_RATES_NO_MEMORY    /* not published: arena full */
 } PgrRatesOutcome;
@@ -85,10 +87,16 @@ extern PgrRatesOutcome pgr_rates_publish(const PgrRateSet *set,
 
 /*
  * The source says that nothing changed (304): advance checked_at.  False if
- * the published set is not a fetched one, another was published meanwhile or
- * memory is lacking, and then nothing changes.
+ * the published set is not a fetched one, and then nothing changes.
  */
-extern bool pgr_rates_confirm(TimestampTz checked_at, uint64 *generation);
+extern bool pgr_rates_confirm(uint64 question, TimestampTz checked_at,
+							  uint64 *generation);
+
+/*
+ * When the published set was last an answer to this question, to this server
+ * or to the one before; 0 = never.
+ */
+extern TimestampTz pgr_rates_answered_at(uint64 question);
 
 /*
  * Does the published set come from pgr_rates_publish with this source?  If
@@ -110,19 +118,19 @@ typedef struct PgrRatesInfo
 	char base[PGR_CURRENCY_LEN + 1];
 	DateADT value_date;
 	TimestampTz fetched_at;
-	TimestampTz checked_at; /* the last good answer, or set_rates */
+	TimestampTz checked_at; /* as of the publish: see pgr_rates_checked_at */
 	bool manual;            /* set_rates, accept_rates */
-	TimestampTz since;      /* when it became the newest one */
-	uint64 refused;         /* pgr_rates_hash of a set that must not come
+	TimestampTz since;      /* the newest one since then; of a database: what
+							 * was fetched until then it has judged */
+	uint64 refused;         /* of a database: identity of what must not come
 							 * again; 0 = none */
-	int64 rate_set;         /* its row in a table; 0 = none */
-	Oid database;           /* that table is of this database */
-	Oid extension;          /* and of this extension in it */
+	uint64 identity;        /* pgr_rates_identity */
+	int64 rate_set;         /* of a database: its row; 0 = none */
 	char source[PGR_RATES_SOURCE_LEN];
 	char message[PGR_RATES_MESSAGE_LEN]; /* why it is in quarantine */
 } PgrRatesInfo;
 
-/* NULL if no set was ever published, or the only one was withdrawn. */
+/* NULL if no set was ever published, or all that there were are withdrawn. */
 static inline const PgrRatesInfo *
 pgr_rates_info(const PgrBlock *block)
 {
@@ -149,15 +157,33 @@ typedef enum PgrStaleReason
 	PGR_STALE_MISSING     /* the provider stopped sending it */
 } PgrStaleReason;
 
+/*
+ * When the source said last that these are its rates, as of the statement's
+ * pin; of a set by hand, when it was set.
+ */
+extern TimestampTz pgr_rates_checked_at(const PgrRatesInfo *info);
+
 /* Of the set, as of "now", which is the time of the pin. */
 extern PgrStaleReason pgr_rates_stale(const PgrRatesInfo *info,
-									  TimestampTz now);
+									  TimestampTz checked_at, TimestampTz now);
 extern const char *pgr_rates_stale_name(PgrStaleReason reason);
 
 /*
- * The rates as this statement sees them: in shared memory, or with the
- * transaction's own set_rates, and while nobody has published any, those of
- * the table.  Valid while the pin is; of the table, until the next call.
+ * Which rates a database reads.  The cluster's are what was fetched last.  A
+ * database has its own from the first time that it differs: after set_rates,
+ * accept_rates or withdraw_rates, or if a load finds that it must.  Of the two
+ * the newer ones are read: the cluster's if they were fetched after the moment
+ * since which the database's own are its newest, unless they are what it has
+ * withdrawn.  Its own are therefore never older than what it has judged.
+ *
+ * Without any, and as long as it is not known whether there will be some, the
+ * table takes the place of a database's own: after a restart, and on a standby.
+ */
+
+/*
+ * The rates as this statement sees them: in shared memory, or a block of our
+ * own ("self" is 0), with the transaction's own set_rates or from the table.
+ * Valid while the pin is; a block of our own, until the next call.
  */
 extern const PgrBlock *pgr_rates_block(void);
 
@@ -168,14 +194,14 @@ extern const PgrBlock *pgr_rates_block(void);
 extern Numeric pgr_rates_quotient(Numeric r_to, Numeric r_from);
 
 /*
- * Writers, under the lock of pgr_write_open_rates: changes of this
- * transaction.  As pgr_rates_publish, but nothing is compared.
+ * Writers, under the lock of pgr_write_open_rates, whose definition it is:
+ * changes of this transaction.  As pgr_rates_publish, but nothing is compared.
  */
 extern void pgr_rates_set(const PgrDefinition *definition, PgrRateSet *set);
 
-/* Nothing of what was published before stays; NULL: there are no rates. */
+/* Nothing of what was there before stays; without a base: there are no rates. */
 extern void pgr_rates_replace(const PgrDefinition *definition,
-							  const PgrRateSet *set);
+							  PgrRateSet *set);
 
 /*
  * The row of the set that others will read once this transaction has
@@ -184,10 +210,17 @@ extern void pgr_rates_replace(const PgrDefinition *definition,
 extern int64 pgr_rates_newest_row(void);
 
 /*
- * A copy of the committed set, without what the provider stopped sending, in
+ * For loaders: is that this set, and is known what it refuses?  And has this
+ * database rates of its own?
+ */
+extern bool pgr_rates_are_served(const PgrRateSet *set);
+extern bool pgr_rates_has_own(void);
+
+/*
+ * A copy of the cluster's set, without what the provider stopped sending, in
  * the current memory context; "source" too.  False: there is none.
  */
-extern bool pgr_rates_copy_newest(PgrRateSet *set);
+extern bool pgr_rates_copy_fetched(PgrRateSet *set);
 
 /*
  * The same of the set that the scheduler holds back, with its message, which
@@ -195,11 +228,25 @@ extern bool pgr_rates_copy_newest(PgrRateSet *set);
  */
 extern bool pgr_rates_copy_quarantined(PgrRateSet *set, char *message);
 
-/* Of base, date and rates, in whatever order they are; never 0. */
-extern uint64 pgr_rates_hash(const PgrRateSet *set);
+/*
+ * What was fetched once becomes the cluster's again, if that has nothing
+ * newer.  Not part of the transaction, which has read it from a table.  False:
+ * memory is lacking.
+ */
+extern bool pgr_rates_publish_stored(const PgrRateSet *set);
 
-/* A set (NULL: none) as a block of our own, in "context". */
+/* Would pgr_rates_publish hold "set" back after "old"? */
+extern bool pgr_rates_are_far(const PgrRateSet *old, const PgrRateSet *set);
+
+/* Of its source, base, date and rates, in whatever order; never 0. */
+extern uint64 pgr_rates_identity(const PgrRateSet *set);
+
+/* A set as a block of our own, in "context". */
 extern const PgrBlock *pgr_rates_private_block(const PgrRateSet *set,
 											   MemoryContext context);
+
+/* What rates.c and own_rates.c share: a set as the parts of a block. */
+extern void pgr_rates_fill_info(PgrRatesInfo *info, const PgrRateSet *set);
+extern int pgr_rates_changes(const PgrRateSet *set, PgrChange **changes);
 
 #endif /* PGR_REGISTRY_RATES_H */

@@ -13,6 +13,7 @@
 #include "base/compat.h"
 #include "registry/directory.h"
 #include "registry/line.h"
+#include "registry/rates.h"
 #include "registry/reader.h"
 #include "registry/stale.h"
 #include "registry/table.h"
@@ -71,8 +72,6 @@ registry_name(PgrText name)
 	PgrRegistryName registry = {MyDatabaseId, pgr_directory_extension(),
 								name.data, name.len};
 
-	if (is_rates(name))
-		registry.database = registry.extension = InvalidOid;
 	return registry;
 }
 
@@ -181,8 +180,6 @@ find_block(PgrText name, const PgrPin *pin, uint32 *directory)
 {
 	uint32 slot;
 
-	if (is_rates(name))
-		return pgr_root_block(pgr_image, pin->root, PGR_SLOT_RATES);
 	*directory = pgr_directory_slot(pin->root, pin->generation, MyDatabaseId,
 									pgr_directory_extension());
 	return pgr_directory_lookup(pin->root, pin->generation, *directory,
@@ -203,9 +200,14 @@ resolve(PgrText name, Target *target)
 		resolve_without_image(name, target);
 		return;
 	}
+	if (is_rates(name))
+	{
+		target->block = pgr_rates_block();
+		target->definition = &target->block->definition;
+		return;
+	}
 	pin = pgr_pin();
-	if (unlikely(pin->lags) && !is_rates(name) &&
-		resolve_ahead_of_image(name, target))
+	if (unlikely(pin->lags) && resolve_ahead_of_image(name, target))
 		return;
 	if (resolve_as_of_snapshot(name, target))
 		return;
@@ -342,6 +344,23 @@ find_in_table(const PgrDefinition *definition, PgrText key, PgrValue *value)
 		!pgr_reader_expired(expires_at);
 }
 
+/* Rates that only this process has: its own, or the table's. */
+static bool
+find_in_private(const PgrBlock *block, PgrText key, PgrValue *value)
+{
+	PgrEntry entry;
+	char *copy;
+
+	if (!pgr_block_lookup(block, PGR_NEWEST, key.data, key.len, &entry))
+		return false;
+	pgr_value_of_entry(PGR_TYPE_NUMERIC, &entry, value);
+	/* a function that the query calls may make another block */
+	copy = palloc(value->len);
+	memcpy(copy, value->data, value->len);
+	value->data = copy;
+	return true;
+}
+
 bool
 pgr_reader_find(FunctionCallInfo fcinfo, PgrText name, PgrText key,
 				PgrValueType *type, PgrValue *value)
@@ -359,6 +378,8 @@ pgr_reader_find(FunctionCallInfo fcinfo, PgrText name, PgrText key,
 		return false;
 	if (key.len == 0)
 		return false;
+	if (target.definition->kind == PGR_BLOCK_RATES && target.block->self == 0)
+		return find_in_private(target.block, key, value);
 	if (pgr_pending_any())
 	{
 		TimestampTz expires_at;
@@ -399,7 +420,7 @@ pgr_reader_block(PgrText name)
 	}
 	if (!pgr_stale_may_serve(target.definition, target.block))
 		return NULL;
-	if (!pgr_pending_any())
+	if (!pgr_pending_any() || target.definition->kind == PGR_BLOCK_RATES)
 		return target.block;
 	return pgr_pending_overlay_kept(target.definition, target.block);
 }

@@ -168,7 +168,7 @@ emit_registry(Restater *restater, const PgrRestated *restated)
 						   restater->extension, restated->definition.name,
 						   restated->definition.name_len, &slot);
 
-	if (block != NULL && slot == PGR_SLOT_RATES)
+	if (block != NULL && block->definition.kind == PGR_BLOCK_RATES)
 		return; /* nobody else's name */
 	if (!restated->gone && is_another(block, &restated->definition))
 	{

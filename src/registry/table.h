@@ -46,7 +46,10 @@ typedef struct PgrTable
 	/* False if there is no such key; the row lies in the current context. */
 	bool (*find)(PgrText registry, PgrText key, PgrTableView view,
 				 PgrTableRow *row);
-	/* The newest published set of rates, in the current context; NULL = none. */
+	/*
+	 * The newest published set of rates, as this database's own would be in
+	 * memory, in the current context; NULL if there never was a set.
+	 */
 	const PgrBlock *(*rates)(PgrTableView view);
 	/* The row of this set, if it is the newest published one; else 0. */
 	int64 (*rate_set)(const PgrRatesInfo *info, PgrTableView view);

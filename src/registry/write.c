@@ -441,13 +441,49 @@ pgr_write_recheck(const PgrDefinition *definition)
 					definition->name_len, definition->name)));
 }
 
+bool
+pgr_write_lock_rates(bool wait)
+{
+	LOCKTAG tag;
+
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, ExtensionRelationId,
+					   hash_text(PGR_RATES_NAME, strlen(PGR_RATES_NAME)),
+					   WHOLE_REGISTRY);
+	return LockAcquire(&tag, ExclusiveLock, false, !wait) !=
+		LOCKACQUIRE_NOT_AVAIL;
+}
+
+static void
+create_rates(const PgrRegistryName *registry)
+{
+	PgrDefinition definition = {
+		.database = registry->database,
+		.extension = registry->extension,
+		.kind = PGR_BLOCK_RATES,
+		.value_type = PGR_TYPE_NUMERIC,
+		.name = PGR_RATES_NAME,
+		.name_len = strlen(PGR_RATES_NAME),
+		.created_at = GetCurrentTimestamp(),
+	};
+
+	pgr_pending_create(&definition);
+}
+
 void
 pgr_write_open_rates(PgrDefinition *definition)
 {
-	PgrRegistryName registry = {InvalidOid, InvalidOid, PGR_RATES_NAME,
-								strlen(PGR_RATES_NAME)};
+	PgrText name = {PGR_RATES_NAME, strlen(PGR_RATES_NAME)};
+	PgrRegistryName registry;
 
-	lock_whole(&registry);
+	(void) pgr_write_lock_rates(true);
+	registry = current_name(name);
+	/* else it is the cluster's, or nobody's */
+	if (newest_definition(&registry, definition) &&
+		definition->database == MyDatabaseId)
+		return;
+	pgr_write_lock_directory();
+	registry = current_name(name);
+	create_rates(&registry);
 	if (!newest_definition(&registry, definition))
 		elog(ERROR, "the registry of the rates is missing");
 }

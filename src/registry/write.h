@@ -80,8 +80,17 @@ extern bool pgr_write_key_exists(const PgrDefinition *definition, PgrText key);
 extern bool pgr_write_find_for_ddl(PgrText name, bool drop,
 								   PgrDefinition *definition);
 
-/* The whole of the cluster's rates. */
+/*
+ * This database's own rates, as a whole; they come into being with this
+ * transaction if there are none.
+ */
 extern void pgr_write_open_rates(PgrDefinition *definition);
+
+/*
+ * The lock alone, on whatever rates this database reads.  False if it is not
+ * to be had at once and the caller does not want to wait.
+ */
+extern bool pgr_write_lock_rates(bool wait);
 
 /* The directory of this database, for DROP EXTENSION. */
 extern void pgr_write_lock_directory(void);

@@ -19,6 +19,7 @@
 
 #include "base/compat.h"
 #include "build_id.h"
+#include "shm/answer_file.h"
 #include "shm/area.h"
 #include "shm/refresh_state.h"
 
@@ -34,9 +35,13 @@ void
 pgr_refresh_state_init(void *part, Size size)
 {
 	PgrSharedRefresh *state = part;
+	PgrKeptAnswer kept;
 
 	memset(state, 0, size);
 	state->state = PGR_SCHEDULER_NOT_RUNNING;
+	if (pgr_answer_file_read(&kept))
+		state->answers.answers[0] = kept.answer;
+	pg_atomic_init_u64(&state->answers.number, 0);
 	ConditionVariableInit(&state->finished);
 }
 
@@ -119,6 +124,7 @@ detach_cb(int code, Datum arg)
 				"the scheduler was stopped during the request",
 				sizeof(state->result.error));
 		state->run_done = state->run_started;
+		state->interrupted = true;
 	}
 	state_unlock();
 
@@ -227,6 +233,44 @@ pgr_refresh_poll(uint64 run, PgrRefreshResult *result)
 		*result = state->result;
 	state_unlock();
 	return done;
+}
+
+/* ------------------------------------------------------------------------
+ * Answers without news
+ * ------------------------------------------------------------------------
+ */
+
+void
+pgr_refresh_note_answer(uint64 rates, TimestampTz at)
+{
+	PgrSharedAnswers *shared = &pgr_refresh_state->answers;
+	uint64 number = pg_atomic_read_u64(&shared->number) + 1;
+	PgrRatesAnswer *place = &shared->answers[number % PGR_KEPT_ANSWERS];
+
+	place->rates = rates;
+	place->at = at;
+	pg_write_barrier(); /* pairs with pgr_refresh_last_answer */
+	pg_atomic_write_u64(&shared->number, number);
+}
+
+PgrRatesAnswer
+pgr_refresh_last_answer(void)
+{
+	PgrSharedAnswers *shared = &pgr_refresh_state->answers;
+	PgrRatesAnswer answer = {0, 0};
+	uint64 number;
+
+	if (pgr_refresh_state == NULL)
+		return answer;
+	do
+	{
+		number = pg_atomic_read_u64(&shared->number);
+		pg_read_barrier(); /* pairs with pgr_refresh_note_answer */
+		answer = shared->answers[number % PGR_KEPT_ANSWERS];
+		pg_read_barrier(); /* the copy comes before the second look */
+	} while (pg_atomic_read_u64(&shared->number) - number >=
+			 PGR_KEPT_ANSWERS - 1);
+	return answer;
 }
 
 void

@@ -10,6 +10,7 @@
 #define PGR_SHM_REFRESH_STATE_H
 
 #include "datatype/timestamp.h"
+#include "port/atomics.h"
 #include "storage/condition_variable.h"
 
 #define PGR_REFRESH_SOURCE_LEN 256
@@ -40,11 +41,40 @@ typedef struct PgrRefreshResult
 	char error[PGR_REFRESH_TEXT_LEN]; /* "" if ok */
 } PgrRefreshResult;
 
+/* When the source said last what it says, and that is these rates. */
+typedef struct PgrRatesAnswer
+{
+	uint64 rates; /* identity of a PgrRatesInfo; 0 = no answer yet */
+	TimestampTz at;
+} PgrRatesAnswer;
+
+#define PGR_KEPT_ANSWERS 16
+
+/*
+ * The last good answers that had nothing new.  A set that differs is published
+ * with the time of its answer; from then on all that changes is this, so that
+ * an equal answer costs no generation, no WAL and no process.
+ *
+ * Writers: the postmaster when it starts, then the scheduler.
+ * Readers: every new pin, without a lock (R-1).
+ * Protocol: the writer fills the place of number + 1, then, after a write
+ *	  barrier, stores that number.  A reader copies the place of the number that
+ *	  it has read, and starts over if that has moved on so far that the place
+ *	  may have been filled anew: after fifteen answers.
+ * Lifetime: the segment's.  answer_file.h keeps the last one beyond that.
+ * If the writer dies midway: the number is the old one, and its place whole.
+ */
+typedef struct PgrSharedAnswers
+{
+	pg_atomic_uint64 number;
+	PgrRatesAnswer answers[PGR_KEPT_ANSWERS];
+} PgrSharedAnswers;
+
 /*
  * Writers: the scheduler (one process at a time) and backends that call
  *	  refresh(), pause() or resume(), each its own group of fields.
  * Readers: registry.status(), waiting refresh() calls, the scheduler.
- * Protocol: every field is guarded by PGR_LOCK_REFRESH, held for the length
+ * Protocol: every field but "answers" is guarded by PGR_LOCK_REFRESH, held for the length
  *	  of a copy and never around anything that can throw.  Reads of rates take
  *	  no part in it (R-1, R-3).
  *	  Runs are numbered: run_started is run_done or run_done + 1, the latter
@@ -91,11 +121,15 @@ typedef struct PgrSharedRefresh
 	/* written by the scheduler: runs */
 	uint64 run_started;
 	uint64 run_done;
+	bool interrupted;        /* run_done: by the end of the process */
 	PgrRefreshResult result; /* of run_done */
 
 	/* written by backends */
 	uint64 run_wanted; /* start this run now, if not started yet */
 	bool paused;
+
+	/* has a protocol of its own */
+	PgrSharedAnswers answers;
 
 	/* has a spinlock of its own; broadcast whenever run_done has grown */
 	ConditionVariable finished;
@@ -135,6 +169,12 @@ extern uint64 pgr_refresh_request(void);
 extern bool pgr_refresh_poll(uint64 run, PgrRefreshResult *result);
 
 extern void pgr_refresh_set_paused(bool paused);
+
+/* The source says again what it said: for the scheduler. */
+extern void pgr_refresh_note_answer(uint64 rates, TimestampTz at);
+
+/* Lock-free; without an answer, or without shared memory, all zero. */
+extern PgrRatesAnswer pgr_refresh_last_answer(void);
 
 /* SIGTERM to the scheduler; the postmaster starts it again. */
 extern void pgr_refresh_restart_scheduler(void);

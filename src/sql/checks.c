@@ -149,12 +149,13 @@ start_of_day(DateADT date)
 static void
 describe_age(const PgrRatesInfo *info, TimestampTz now, Finding *finding)
 {
-	PgrStaleReason reason = pgr_rates_stale(info, now);
+	TimestampTz checked_at = pgr_rates_checked_at(info);
+	PgrStaleReason reason = pgr_rates_stale(info, checked_at, now);
 	bool old_value = reason == PGR_STALE_VALUE_DATE;
 
 	compare(finding,
 			seconds_between(old_value ? start_of_day(info->value_date) :
-										info->checked_at,
+										checked_at,
 							now),
 			old_value ? pgr_settings.rates_max_value_age_s :
 						pgr_settings.rates_max_age_s);
@@ -164,7 +165,7 @@ describe_age(const PgrRatesInfo *info, TimestampTz now, Finding *finding)
 								   "fresh" :
 								   psprintf("stale (%s)",
 											pgr_rates_stale_name(reason)),
-							   timestamptz_to_str(info->checked_at));
+							   timestamptz_to_str(checked_at));
 }
 
 static const char *

@@ -134,17 +134,14 @@ read_block(PgrPastRates *past, int64 rate_set)
 	MemoryContext caller = CurrentMemoryContext;
 	MemoryContext rows = AllocSetContextCreate(caller, "pg_registry rates",
 											   ALLOCSET_SMALL_SIZES);
-	PgrRateSetRow row;
+	PgrRateSetRow row = {0};
 	const PgrBlock *block;
 
 	MemoryContextSwitchTo(rows);
 	if (rate_set != 0 &&
 		pgr_rate_sets_find(rate_set, PGR_VIEW_STATEMENT, &row))
 		pgr_rate_sets_read_rates(&row.set, PGR_VIEW_STATEMENT);
-	else
-		rate_set = 0;
-	block = pgr_rates_private_block(rate_set != 0 ? &row.set : NULL,
-									past->memory);
+	block = pgr_rates_private_block(&row.set, past->memory);
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(rows);
 	return block;
@@ -174,16 +171,13 @@ PgrStaleReason
 pgr_past_rates_stale(const PgrPastSet *set, DateADT date)
 {
 	TimestampTz at = pgr_pin()->at;
-	PgrRatesInfo info;
 
 	if (set->info == NULL)
 		return PGR_STALE_NO;
 	if (date < at / USECS_PER_DAY)
 		at = (TimestampTz) date * USECS_PER_DAY;
 	/* an answer about the past need not be a recent one */
-	info = *set->info;
-	info.checked_at = at;
-	return pgr_rates_stale(&info, at);
+	return pgr_rates_stale(set->info, at, at);
 }
 
 static char *

@@ -59,6 +59,7 @@ typedef struct RatesReader
 	uint64 token; /* of the pin; PGR_NO_TOKEN = ask again */
 	const PgrBlock *block;
 	const PgrRatesInfo *info; /* NULL: no set was ever published */
+	TimestampTz checked_at;   /* then nothing */
 	PgrStaleReason stale;     /* of the set */
 	bool simple;              /* nothing can be refused for being stale */
 	const PgrSlot *to;        /* of a constant second currency */
@@ -119,9 +120,12 @@ reader_resolve(RatesReader *reader)
 	reader->token = PGR_NO_TOKEN;
 	reader->block = pgr_rates_block();
 	reader->info = pgr_rates_info(reader->block);
+	reader->checked_at = reader->info == NULL ?
+		0 :
+		pgr_rates_checked_at(reader->info);
 	reader->stale = reader->info == NULL ?
 		PGR_STALE_NO :
-		pgr_rates_stale(reader->info, pgr_pin()->at);
+		pgr_rates_stale(reader->info, reader->checked_at, pgr_pin()->at);
 	reader->simple = reader->info != NULL &&
 		pgr_settings.rates_on_stale == PGR_ON_STALE_SERVE;
 	reader->to = NULL;
@@ -216,7 +220,7 @@ refuse_stale(const RatesReader *reader, PgrStaleReason reason,
 		fact = psprintf("The last set has no rate of %.3s", code);
 	else
 		fact = psprintf("The last good answer came at %s",
-						timestamptz_to_str(info->checked_at));
+						timestamptz_to_str(reader->checked_at));
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("exchange rates are stale (%s)",
@@ -507,14 +511,14 @@ older_than(const RatesReader *reader, Interval *max_age, bool missing_ok)
 							TimestampTzGetDatum(pgr_pin()->at),
 							IntervalPGetDatum(max_age)));
 
-	if (reader->info == NULL || reader->info->checked_at >= oldest)
+	if (reader->info == NULL || reader->checked_at >= oldest)
 		return false;
 	if (!missing_ok)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("exchange rates are older than max_age"),
 				 errdetail("The last good answer came at %s.",
-						   timestamptz_to_str(reader->info->checked_at))));
+						   timestamptz_to_str(reader->checked_at))));
 	return true;
 }
 

@@ -155,7 +155,7 @@ pgr_sql_set_rates(PG_FUNCTION_ARGS)
 	set.fetched_at = set.checked_at = GetCurrentTransactionStartTimestamp();
 	fill_set(&set, PG_GETARG_JSONB_P(1));
 	pgr_write_open_rates(&definition);
-	pgr_rate_sets_publish(&set);
+	pgr_rate_sets_publish(&set, NULL);
 	pgr_rates_set(&definition, &set);
 	PG_RETURN_INT64(set.rate_set);
 }
@@ -167,9 +167,9 @@ pgr_sql_set_rates(PG_FUNCTION_ARGS)
 
 /* The lock, then the row as it is under it. */
 static void
-open_set(int64 id, PgrDefinition *definition, PgrRateSetRow *row)
+open_set(int64 id, PgrRateSetRow *row)
 {
-	pgr_write_open_rates(definition);
+	(void) pgr_write_lock_rates(true);
 	if (!pgr_rate_sets_find(id, PGR_VIEW_NEWEST, row))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -191,7 +191,7 @@ pgr_sql_accept_rates(PG_FUNCTION_ARGS)
 	pgr_write_allowed_here("registry.accept_rates()");
 	if (PG_ARGISNULL(0))
 		refuse_null("rate_set");
-	open_set(PG_GETARG_INT64(0), &definition, &row);
+	open_set(PG_GETARG_INT64(0), &row);
 	if (row.status == PGR_RATE_SET_PUBLISHED)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -199,33 +199,35 @@ pgr_sql_accept_rates(PG_FUNCTION_ARGS)
 						(long long) PG_GETARG_INT64(0))));
 	pgr_rate_sets_read_rates(&row.set, PGR_VIEW_NEWEST);
 	pgr_rate_sets_accept(&row);
-	row.set.manual = true;
+	pgr_write_open_rates(&definition);
 	pgr_rates_set(&definition, &row.set);
 	PG_RETURN_VOID();
 }
 
-/* The image had this set: it gets the one before it, as of now. */
+/*
+ * This database has read this set: it reads the one before it, as of now, if
+ * there is one.
+ */
 static void
-serve_newest(const PgrDefinition *definition, PgrRateSet *withdrawn)
+serve_newest(PgrRateSet *withdrawn)
 {
-	PgrRateSetRow newest;
+	PgrRateSetRow newest = {0};
+	PgrDefinition definition;
 
-	if (!pgr_rate_sets_newest(PGR_VIEW_NEWEST, &newest))
-	{
-		pgr_rates_replace(definition, NULL);
-		return;
-	}
-	pgr_rate_sets_read_rates(&newest.set, PGR_VIEW_NEWEST);
+	if (pgr_rate_sets_newest(PGR_VIEW_NEWEST, &newest))
+		pgr_rate_sets_read_rates(&newest.set, PGR_VIEW_NEWEST);
+	else
+		memset(&newest, 0, sizeof(newest));
 	pgr_rate_sets_read_rates(withdrawn, PGR_VIEW_NEWEST);
 	newest.set.published_at = GetCurrentTimestamp();
-	newest.set.refused = pgr_rates_hash(withdrawn);
-	pgr_rates_replace(definition, &newest.set);
+	newest.set.refused = pgr_rates_identity(withdrawn);
+	pgr_write_open_rates(&definition);
+	pgr_rates_replace(&definition, &newest.set);
 }
 
 Datum
 pgr_sql_withdraw_rates(PG_FUNCTION_ARGS)
 {
-	PgrDefinition definition;
 	PgrRateSetRow row;
 	char *reason;
 	bool is_served;
@@ -240,10 +242,10 @@ pgr_sql_withdraw_rates(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("reason must not be empty")));
-	open_set(PG_GETARG_INT64(0), &definition, &row);
+	open_set(PG_GETARG_INT64(0), &row);
 	is_served = pgr_rates_newest_row() == row.set.rate_set;
 	pgr_rate_sets_withdraw(&row, reason);
 	if (is_served)
-		serve_newest(&definition, &row.set);
+		serve_newest(&row.set);
 	PG_RETURN_VOID();
 }

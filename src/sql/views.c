@@ -180,8 +180,9 @@ describe_age_of_rates(const PgrBlock *block, Datum *values, bool *nulls)
 	const PgrRatesInfo *info = pgr_rates_info(block);
 
 	nulls[9] = info == NULL;
-	values[9] = BoolGetDatum(
-		info != NULL && pgr_rates_stale(info, pgr_pin()->at) != PGR_STALE_NO);
+	values[9] = BoolGetDatum(info != NULL &&
+							 pgr_rates_stale(info, pgr_rates_checked_at(info),
+											 pgr_pin()->at) != PGR_STALE_NO);
 	describe_max_age(pgr_settings.rates_max_age_s * USECS_PER_SEC,
 					 (uint8) pgr_settings.rates_on_stale, values, nulls);
 }
@@ -268,8 +269,9 @@ put_named(const PgrRegistryName *name, void *arg)
 	const PgrDefinition *definition = pgr_reader_look(text, &block,
 													  &from_table);
 
-	/* what only the table knows is put_unloaded's to show */
-	if (definition != NULL && definition->incarnation != 0)
+	/* what only the table knows is put_unloaded's to show; rates were shown */
+	if (definition != NULL && definition->incarnation != 0 &&
+		definition->kind != PGR_BLOCK_RATES)
 		put_changed(arg, block, definition, from_table);
 }
 
@@ -289,6 +291,8 @@ put_committed(ReturnSetInfo *result, const PgrBlock *directory,
 		PgrPendingState state;
 
 		CHECK_FOR_INTERRUPTS();
+		if (block->definition.kind == PGR_BLOCK_RATES)
+			continue;
 		if (!pgr_pending_any())
 		{
 			if (!pgr_reader_may_read(block))
@@ -357,9 +361,10 @@ put_rate(ReturnSetInfo *result, const PgrEntry *entry,
 	Datum values[RATE_COLUMNS] = {0};
 	bool nulls[RATE_COLUMNS] = {0};
 	TimestampTz now = pgr_pin()->at;
+	TimestampTz checked_at = pgr_rates_checked_at(info);
 	PgrStaleReason reason = (entry->flags & PGR_SLOT_MISSING) ?
 		PGR_STALE_MISSING :
-		pgr_rates_stale(info, now);
+		pgr_rates_stale(info, checked_at, now);
 	const char *name = pgr_rates_stale_name(reason);
 	PgrValue value;
 
@@ -371,7 +376,7 @@ put_rate(ReturnSetInfo *result, const PgrEntry *entry,
 	values[3] = DateADTGetDatum(info->value_date);
 	/* of this rate: a missing one keeps the time of its last set */
 	values[4] = TimestampTzGetDatum(entry->item->updated_at);
-	values[5] = TimestampTzGetDatum(info->checked_at);
+	values[5] = TimestampTzGetDatum(checked_at);
 	values[6] = DirectFunctionCall2(timestamp_mi, TimestampTzGetDatum(now),
 									values[5]);
 	values[7] = BoolGetDatum(reason != PGR_STALE_NO);

@@ -110,28 +110,32 @@ publish('1.1010');
 is(fetch(), 't|200|t', 'a changed file is sent');
 is(rate(), '1.1010', 'and served');
 
-# Rates that somebody has set are not vouched for by the server.
+# Rates that somebody has set stay until the provider says something new; that it says the same is no news, and no word
+# about them.
 one("registry.set_rates('EUR', '{\"USD\": 1.2}')");
 is(rate(), '1.2', 'set_rates');
+my $by_hand = one("concat_ws('|', checked_at, source) FROM registry.rates WHERE currency = 'USD'");
 my $requests = requests();
-is(fetch(), 't|200|t', 'after set_rates the whole body is fetched');
-is(requests(), $requests + 1, 'with the first request');
-is(rate(), '1.1010', 'and replaces them');
-is(fetch(), 't|304|f', 'after that it is conditional again');
+is(fetch(), 't|304|f', 'the server has nothing new');
+is(requests(), $requests + 1, 'in one request');
+is(one("concat_ws('|', checked_at, source) FROM registry.rates WHERE currency = 'USD'"), $by_hand, 'which says nothing about rates by hand');
+publish('1.10101');
+is(fetch(), 't|200|t', 'a changed file');
+is(rate(), '1.10101', 'replaces them');
 
 # A set that was refused must not become "not modified".
 publish('9.99');
 is(one("ok FROM registry.refresh('rates')"), 'f', 'a jump is refused');
 is(one("concat_ws('|', ok, http_status) FROM registry.refresh('rates')"), 'f|200',
 	'and refused again, in full');
-is(rate(), '1.1010', 'the old rate stays');
+is(rate(), '1.10101', 'the old rate stays');
 
 # nginx dies and comes back.
 stop_nginx();
 like(fetch(), qr/^f\|f\|/, 'no server');
-is(rate(), '1.1010', 'the old rate stays');
+is(rate(), '1.10101', 'the old rate stays');
 is(one("age > '0' AND NOT stale FROM registry.rates WHERE currency = 'USD'"), 't', 'with its age');
-publish('1.10203');
+publish('1.1020304');
 start_nginx();
 is(fetch(), 't|200|t', 'it is back');
 
