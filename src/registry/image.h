@@ -123,7 +123,7 @@ typedef struct PgrSharedLine
 	TimestampTz parallel_at;
 	TimestampTz pinned_at[PGR_LINE_PINS];
 	pg_atomic_uint32 in_use; /* pid of the owner, 0 = nobody */
-	uint32 parallel_lags;    /* of parallel_pin: see PgrPin */
+	uint32 parallel_flags;   /* of parallel_pin: see pin.c */
 	/* of parallel_pin: its PgrRatesAnswer */
 	uint64 parallel_answer_rates;
 	TimestampTz parallel_answer_at;

@@ -441,6 +441,7 @@ emit_name_removal(Compiler *compiler, const Target *target)
 /*
  * The grants as this transaction leaves them: all of its rows are visible, as
  * are all that others have committed, since it holds the directory's lock.
+ * Everybody may read the rates, and their blocks have something else there.
  */
 static void
 emit_grants(PgrPlanRegistry *registry, const PgrDefinition *definition)
@@ -448,6 +449,8 @@ emit_grants(PgrPlanRegistry *registry, const PgrDefinition *definition)
 	PgrText name = {definition->name, definition->name_len};
 	int n;
 
+	if (definition->kind == PGR_BLOCK_RATES)
+		return;
 	registry->extra = pgr_table->grants(name, PGR_VIEW_NEWEST, &n);
 	registry->extra_len = (uint32) (n * sizeof(PgrGrant));
 }
@@ -807,11 +810,14 @@ changes_tables(const Compiler *compiler)
 static void
 announce(const Compiler *compiler)
 {
+	/* a load changes no row */
+	Assert(!compiler->complete ||
+		   !TransactionIdIsValid(GetTopTransactionIdIfAny()));
 	if (compiler->complete)
 		plan.by = pgr_publishers_load();
 	else if (changes_tables(compiler))
 		plan.by = pgr_publishers_me();
-	if (plan.by.xid != 0)
+	if (plan.by.xid != 0 && !plan.by.everything)
 		pgr_publishers_enter((TransactionId) plan.by.xid);
 }
 

@@ -15,6 +15,7 @@
 
 #include "access/parallel.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "storage/proc.h"
@@ -38,12 +39,17 @@
  */
 #define MOST_TRIES 100
 
+/* Bits of parallel_flags of a line. */
+#define PARALLEL_LAGS 1
+#define PARALLEL_RECOVERY 2
+
 /* A running portal, or NULL where there is none (SPI in a trigger at commit) */
 typedef struct Frame
 {
 	Portal portal;
 	struct Frame *up;
-	bool executes; /* a plan: what its expressions yield ends with it */
+	bool executes;      /* a plan: what its expressions yield ends with it */
+	MemoryContext plan; /* what lives as long as that */
 } Frame;
 
 typedef struct Attachment
@@ -119,6 +125,7 @@ pin_new(void)
 	/* before the pin: what is fresh now is not older in what we pin */
 	pin->lags = pgr_follow_lags(MyDatabaseId);
 	pin->cell = pgr_line_pin(pin->at, &pin->generation, &pin->root);
+	pin->in_recovery = RecoveryInProgress();
 	while (pin->cell >= 0 && wants_newer(pin->generation, tries++))
 	{
 		pgr_line_unpin(pin->cell);
@@ -284,6 +291,7 @@ chain_now(Frame *here)
 	here->portal = ActivePortal;
 	here->up = chain;
 	here->executes = false;
+	here->plan = NULL;
 	return here;
 }
 
@@ -359,8 +367,9 @@ resolve_leader(void)
 		leaders_pin->root =
 			pgr_image_ptr(pgr_image, pg_atomic_read_u32(&line->parallel_root));
 		leaders_pin->at = line->parallel_at;
-		leaders_pin->lags = line->parallel_lags != 0;
-		leaders_pin->agreed_xmax = InvalidTransactionId;
+		leaders_pin->lags = line->parallel_flags & PARALLEL_LAGS;
+		leaders_pin->in_recovery = line->parallel_flags & PARALLEL_RECOVERY;
+		leaders_pin->judged_xmax = InvalidTransactionId;
 		leaders_pin->answer.rates = line->parallel_answer_rates;
 		leaders_pin->answer.at = line->parallel_answer_at;
 	}
@@ -397,6 +406,25 @@ pin_nothing(void)
 	return &nothing;
 }
 
+/*
+ * Who remembers what he resolved under another setting has to resolve it
+ * again, be it for the same pin.
+ */
+static void
+renew_tokens(void)
+{
+	static int last_consistency = PGR_READ_ISOLATION;
+
+	if (last_consistency == pgr_settings.read_consistency)
+		return;
+	last_consistency = pgr_settings.read_consistency;
+	for (Attachment *a = attachments; a != NULL; a = a->next)
+		if (a->pin != NULL)
+			a->pin->token = ++last_token;
+	if (transaction_pin != NULL)
+		transaction_pin->token = ++last_token;
+}
+
 PgrPin *
 pgr_pin_resolve(void)
 {
@@ -404,6 +432,7 @@ pgr_pin_resolve(void)
 
 	if (pgr_image == NULL)
 		return pin_nothing();
+	renew_tokens();
 	if (IsParallelWorker() && MyProc->lockGroupLeader != NULL)
 		pin = resolve_leader();
 	else if (workers_pin != NULL && IsInParallelMode())
@@ -417,7 +446,8 @@ pgr_pin_resolve(void)
 }
 
 /*
- * Once is enough for a pin and a snapshot, however much is published later.
+ * Once is enough for a pin and a snapshot, however much is published later, and
+ * all rows of a statement are to have the same answer.
  * Of two snapshots with the same xmax the later one lacks those of the running
  * transactions that have ended since and has no others: with as many of them
  * they are the same.
@@ -428,17 +458,24 @@ pgr_pin_agrees(void)
 	PgrPin *pin = pgr_pin();
 	Snapshot snapshot;
 
-	if (!ActiveSnapshotSet())
+	if (pin->in_recovery || !ActiveSnapshotSet())
 		return false;
 	snapshot = GetActiveSnapshot();
-	if (pin->agreed_xmax == snapshot->xmax &&
-		pin->agreed_xcnt == snapshot->xcnt)
-		return true;
-	if (pgr_publishers_agree(pin->generation, snapshot) != PGR_AGREES)
-		return false;
-	pin->agreed_xmax = snapshot->xmax;
-	pin->agreed_xcnt = snapshot->xcnt;
-	return true;
+	if (pin->judged_xmax != snapshot->xmax ||
+		pin->judged_xcnt != snapshot->xcnt)
+	{
+		pin->agrees = pgr_publishers_agree(pin->generation, snapshot) ==
+			PGR_AGREES;
+		pin->judged_xmax = snapshot->xmax;
+		pin->judged_xcnt = snapshot->xcnt;
+	}
+	return pin->agrees;
+}
+
+bool
+pgr_pin_is_of_plan(MemoryContext context)
+{
+	return chain != NULL && chain->plan == context;
 }
 
 PgrPin *
@@ -551,7 +588,8 @@ share_with_workers(void)
 	pg_atomic_write_u32(&line->parallel_root,
 						pgr_arena_ref(pgr_image_arena(pgr_image), pin->root));
 	line->parallel_at = pin->at;
-	line->parallel_lags = pin->lags;
+	line->parallel_flags = (pin->lags ? PARALLEL_LAGS : 0) |
+		(pin->in_recovery ? PARALLEL_RECOVERY : 0);
 	line->parallel_answer_rates = pin->answer.rates;
 	line->parallel_answer_at = pin->answer.at;
 	pg_write_barrier(); /* pairs with resolve_leader */
@@ -601,7 +639,7 @@ executor_start(QueryDesc *query, int flags)
 static void
 executor_run(PGR_EXECUTOR_RUN_ARGS)
 {
-	Frame frame = {ActivePortal, chain, true};
+	Frame frame = {ActivePortal, chain, true, query->estate->es_query_cxt};
 	volatile bool shared = false;
 
 	begin_statement();
@@ -631,7 +669,7 @@ executor_run(PGR_EXECUTOR_RUN_ARGS)
 static void
 executor_finish(QueryDesc *query)
 {
-	Frame frame = {ActivePortal, chain, false};
+	Frame frame = {ActivePortal, chain, false, NULL};
 
 	chain = &frame;
 	forget_current();
@@ -656,7 +694,7 @@ process_utility(PlannedStmt *statement, const char *text, bool read_only_tree,
 				QueryEnvironment *environment, DestReceiver *receiver,
 				QueryCompletion *completion)
 {
-	Frame frame = {ActivePortal, chain, false};
+	Frame frame = {ActivePortal, chain, false, NULL};
 
 	begin_statement();
 	chain = &frame;

@@ -29,15 +29,17 @@ typedef struct PgrPin
 {
 	uint64 generation;
 	const PgrSharedRoot *root;
-	TimestampTz at; /* what "now" is for expiry and age */
-	uint64 token;   /* of this pin in this process; never 0 */
-	int cell;       /* -1: the leader's */
-	bool lags;      /* durable registries are to be read from their tables:
+	TimestampTz at;   /* what "now" is for expiry and age */
+	uint64 token;     /* of this pin in this process; never 0 */
+	int cell;         /* -1: the leader's */
+	bool lags;        /* durable registries are to be read from their tables:
 					 * replay may be ahead of this generation */
-	int holders;    /* portals, and the transaction */
-	/* agrees with the snapshot that has these; 0 = none */
-	TransactionId agreed_xmax;
-	uint32 agreed_xcnt;
+	int holders;      /* portals, and the transaction */
+	bool in_recovery; /* when it was taken */
+	/* whether it agrees with the snapshot that has these; 0 = none */
+	TransactionId judged_xmax;
+	uint32 judged_xcnt;
+	bool agrees;
 	/* what the source of the rates said last, as of "at" */
 	PgrRatesAnswer answer;
 	struct PgrPin *next_free;
@@ -74,6 +76,13 @@ pgr_pin(void)
  * registries what the active snapshot shows of their tables?
  */
 extern bool pgr_pin_agrees(void);
+
+/*
+ * Does what was made in this context belong to the plan that runs, and so to
+ * one pin and one snapshot?  PL/pgSQL keeps the state of simple expressions for
+ * a whole transaction.
+ */
+extern bool pgr_pin_is_of_plan(MemoryContext context);
 
 /* A subtransaction was aborted; its parallel workers are gone. */
 extern void pgr_pin_abort_subtransaction(void);

@@ -7,21 +7,26 @@
 #include "access/transam.h"
 #include "access/xact.h"
 #include "miscadmin.h"
+#include "storage/procarray.h"
 #include "utils/snapmgr.h"
 
 #include "base/compat.h"
 #include "registry/publishers.h"
 
+/* So many running transactions are worth asking about. */
+#define MOST_RUNNING 16
+#define LOOK_AGAIN_AFTER 16 /* records */
+
 PgrSharedPublishers *pgr_publishers = NULL;
 
 /* Where this backend stands among the committers; -1 nowhere. */
 static int my_slot = -1;
-static bool is_unlisted = false;
 
 Size
 pgr_publishers_size(void)
 {
-	return sizeof(PgrSharedPublishers);
+	return offsetof(PgrSharedPublishers, committers) +
+		MaxBackends * sizeof(pg_atomic_uint64);
 }
 
 void
@@ -29,11 +34,11 @@ pgr_publishers_init(void *part, Size size)
 {
 	PgrSharedPublishers *shared = part;
 
-	memset(shared, 0, sizeof(*shared));
+	memset(shared, 0, size);
 	pg_atomic_init_u64(&shared->published, 0);
 	pg_atomic_init_u32(&shared->committers_high, 0);
-	pg_atomic_init_u32(&shared->unlisted, 0);
-	for (int i = 0; i < PGR_COMMITTERS; i++)
+	shared->committers_count = MaxBackends;
+	for (int i = 0; i < MaxBackends; i++)
 		pg_atomic_init_u64(&shared->committers[i], 0);
 }
 
@@ -58,20 +63,19 @@ pgr_publishers_enter(TransactionId xid)
 {
 	uint64 me = (uint64) MyDatabaseId << 32 | xid;
 
-	Assert(my_slot < 0 && !is_unlisted);
-	for (int i = 0; i < PGR_COMMITTERS; i++)
+	Assert(my_slot < 0);
+	for (uint32 i = 0; i < pgr_publishers->committers_count; i++)
 	{
 		uint64 nobody = 0;
 
 		if (!pg_atomic_compare_exchange_u64(&pgr_publishers->committers[i],
 											&nobody, me))
 			continue;
-		my_slot = i;
+		my_slot = (int) i;
 		raise_high(i + 1);
 		return;
 	}
-	pg_atomic_fetch_add_u32(&pgr_publishers->unlisted, 1);
-	is_unlisted = true;
+	Assert(false); /* there is one for each of us */
 }
 
 void
@@ -80,10 +84,7 @@ pgr_publishers_leave(void)
 	pg_write_barrier(); /* W4, pairs with A2 */
 	if (my_slot >= 0)
 		pg_atomic_write_u64(&pgr_publishers->committers[my_slot], 0);
-	if (is_unlisted)
-		pg_atomic_fetch_sub_u32(&pgr_publishers->unlisted, 1);
 	my_slot = -1;
-	is_unlisted = false;
 }
 
 PgrPublishedBy
@@ -154,14 +155,46 @@ is_long_over(uint64 xid, Snapshot snapshot)
 	return xid < xmin;
 }
 
+/* None of them can have published: they run.  False if they are many. */
+static bool
+all_still_run(const TransactionId *xids, uint32 n, TransactionId highest)
+{
+	int checked = 0;
+
+	for (uint32 i = 0; i < n; i++)
+		if (TransactionIdPrecedesOrEquals(xids[i], highest) &&
+			(++checked > MOST_RUNNING || !TransactionIdIsInProgress(xids[i])))
+			return false;
+	return true;
+}
+
+/*
+ * Is every transaction that has published by now, and has this id or a smaller
+ * one, visible?  Of a load the largest id can be that of one that still runs.
+ */
+static bool
+all_are_visible(uint64 highest, Snapshot snapshot)
+{
+	TransactionId last = (TransactionId) highest;
+	TransactionId xid = snapshot->xmax;
+
+	if (is_long_over(highest, snapshot))
+		return true;
+	for (int i = 0; TransactionIdPrecedesOrEquals(xid, last); i++)
+	{
+		if (i == MOST_RUNNING || !TransactionIdIsInProgress(xid))
+			return false;
+		TransactionIdAdvance(xid);
+	}
+	return all_still_run(snapshot->xip, snapshot->xcnt, last);
+}
+
 /* A1 */
 static bool
 sees_a_committer(Snapshot snapshot)
 {
 	uint32 high = pg_atomic_read_u32(&pgr_publishers->committers_high);
 
-	if (pg_atomic_read_u32(&pgr_publishers->unlisted) > 0)
-		return true;
 	for (uint32 i = 0; i < high; i++)
 	{
 		uint64 committer = pg_atomic_read_u64(&pgr_publishers->committers[i]);
@@ -181,28 +214,39 @@ agrees_with(const PgrPublisher *record, uint64 generation, Snapshot snapshot)
 
 	if (record->database != MyDatabaseId || (record->everything && !pinned))
 		return PGR_AGREES;
-	visible = is_long_over(record->xid, snapshot) ||
-		(!record->everything &&
-		 is_visible((TransactionId) record->xid, snapshot));
+	if (record->everything)
+		visible = all_are_visible(record->xid, snapshot);
+	else
+		visible = is_long_over(record->xid, snapshot) ||
+			is_visible((TransactionId) record->xid, snapshot);
 	if (visible == pinned)
 		return PGR_AGREES;
 	return visible ? PGR_NOT_YET_PUBLISHED : PGR_DISAGREES;
+}
+
+/* Is all up to this record, the read-th that was read, in both? */
+static bool
+ends_search(const PgrPublisher *record, uint64 generation, Snapshot snapshot,
+			int read)
+{
+	if (record->generation > generation)
+		return false;
+	return read % LOOK_AGAIN_AFTER == 0 ?
+		all_are_visible(record->highest, snapshot) :
+		is_long_over(record->highest, snapshot);
 }
 
 /* A3; *n is how many records stand before the last one that was read. */
 static PgrAgreement
 read_records(uint64 generation, Snapshot snapshot, uint64 *n)
 {
-	while (*n > 0)
+	for (int read = 1; *n > 0; read++)
 	{
 		PgrPublisher record = pgr_publishers->ring[--*n % PGR_PUBLISHERS];
-		PgrAgreement agreement;
+		PgrAgreement agreement = agrees_with(&record, generation, snapshot);
 
-		if (record.generation <= generation &&
-			is_long_over(record.highest, snapshot))
-			break;
-		agreement = agrees_with(&record, generation, snapshot);
-		if (agreement != PGR_AGREES)
+		if (agreement != PGR_AGREES ||
+			ends_search(&record, generation, snapshot, read))
 			return agreement;
 		if (pg_atomic_read_u64(&pgr_publishers->published) - *n >=
 			PGR_PUBLISHERS)

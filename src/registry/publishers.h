@@ -23,7 +23,7 @@
  *		A1	read the slots; is one visible in s?
  *		A2	read barrier
  *		A3	read the records, from the newest to one of which and before which
- *			all is older than s and not newer than p
+ *			all is in p, and visible in s
  *		A4	were any of them overwritten meanwhile?
  *
  * If x is visible in s, W2 came before s was taken and with it W1, which a
@@ -31,13 +31,21 @@
  * its slot given back; then W3 came before A3, and A3 finds the record, and
  * whether p has it: a record of a later generation than p that s sees, or one
  * of p's that s does not see, is a disagreement.  If p has x, its record was
- * there before p could be taken (W3).  What A3 does not reach was overwritten
- * or is older than both; the first counts as a disagreement.
+ * there before p could be taken (W3).  What A3 does not reach is in both, or
+ * was overwritten, which counts as a disagreement.
+ *
+ * All records up to one are visible in s if the largest transaction id of them
+ * is below s's xmin, or else below its xmax while those that s saw running
+ * below it are running still: who has published has ended (W2, W3).  So a
+ * transaction that runs for hours does not make A3 read the whole ring.
  *
  * A load publishes what is in the tables, of transactions that have left no
  * record, since they found the registry not in memory.  Its record is of
- * everything that had begun by then: it agrees with a snapshot to which all of
- * that is over.  A pin before a load read the table anyhow.
+ * everything that had begun by then, judged as "all records up to one" is.  A
+ * pin before a load read the table anyhow.
+ *
+ * What is replayed leaves no records.  So neither a snapshot nor a pin that was
+ * taken during recovery agrees with anything.
  */
 #ifndef PGR_REGISTRY_PUBLISHERS_H
 #define PGR_REGISTRY_PUBLISHERS_H
@@ -47,7 +55,6 @@
 #include "utils/snapshot.h"
 
 #define PGR_PUBLISHERS 512 /* a power of two */
-#define PGR_COMMITTERS 64
 
 typedef struct PgrPublisher
 {
@@ -59,8 +66,9 @@ typedef struct PgrPublisher
 } PgrPublisher;
 
 /*
- * Writers: of "committers", any backend, by compare-and-swap from 0, back to 0
- *	  by the same one; of the rest, whoever holds the writer lock.
+ * Writers: of "committers", one for each process that can have a transaction,
+ *	  any of these, by compare-and-swap from 0, back to 0 by the same one; of the
+ *	  rest, whoever holds the writer lock.
  * Readers: statements under read_consistency = snapshot, without a lock.
  * Protocol: above.  A record is complete before "published" counts it.
  * Lifetime: the segment's.  A writer that dies midway takes the server down,
@@ -68,11 +76,12 @@ typedef struct PgrPublisher
  */
 typedef struct PgrSharedPublishers
 {
-	pg_atomic_uint64 published; /* records ever written */
-	pg_atomic_uint32 committers_high;
-	pg_atomic_uint32 unlisted; /* committers that have found no slot */
-	pg_atomic_uint64 committers[PGR_COMMITTERS]; /* database << 32 | xid */
+	pg_atomic_uint64 published;       /* records ever written */
+	pg_atomic_uint32 committers_high; /* none at this index or beyond, ever */
+	uint32 committers_count;
 	PgrPublisher ring[PGR_PUBLISHERS];
+	pg_atomic_uint64
+		committers[FLEXIBLE_ARRAY_MEMBER]; /* database << 32 | xid */
 } PgrSharedPublishers;
 
 /* In shared memory of a preloaded server, else NULL. */

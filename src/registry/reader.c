@@ -136,6 +136,13 @@ resolve_ahead_of_image(PgrText name, Target *target)
 	return true;
 }
 
+bool
+pgr_reader_disagrees(void)
+{
+	return pgr_settings.read_consistency == PGR_READ_SNAPSHOT &&
+		pgr_image != NULL && pgr_table != NULL && !pgr_pin_agrees();
+}
+
 /*
  * The generation and the snapshot are of different moments, and the snapshot
  * is what counts.  A registry that is not durable has nothing but the image.
@@ -145,9 +152,6 @@ resolve_as_of_snapshot(PgrText name, Target *target)
 {
 	PgrDefinition *definition;
 
-	if (pgr_settings.read_consistency != PGR_READ_SNAPSHOT ||
-		pgr_table == NULL || is_rates(name) || pgr_pin_agrees())
-		return false;
 	definition = palloc(sizeof(PgrDefinition));
 	if (!pgr_table->definition(name, PGR_VIEW_STATEMENT, definition))
 		return true;
@@ -191,6 +195,7 @@ static void
 resolve(PgrText name, Target *target)
 {
 	const PgrPin *pin;
+	bool disagrees;
 
 	memset(target, 0, sizeof(*target));
 	if (name.len == 0 || name.len >= PGR_NAME_LEN)
@@ -209,7 +214,8 @@ resolve(PgrText name, Target *target)
 	pin = pgr_pin();
 	if (unlikely(pin->lags) && resolve_ahead_of_image(name, target))
 		return;
-	if (resolve_as_of_snapshot(name, target))
+	disagrees = pgr_reader_disagrees();
+	if (disagrees && resolve_as_of_snapshot(name, target))
 		return;
 	if (pgr_pending_any())
 	{
@@ -240,6 +246,9 @@ resolve(PgrText name, Target *target)
 	}
 	if (target->definition == NULL)
 		resolve_in_table(name, pin->root, target->directory, target);
+	/* to the snapshot this name is that of a memory registry */
+	if (disagrees && target->definition != NULL && target->definition->durable)
+		memset(target, 0, sizeof(*target));
 }
 
 /* May the current role read it? */
@@ -294,6 +303,14 @@ remember(FunctionCallInfo fcinfo, PgrText name, const PgrBlock *block)
 	reader->value_type = block->definition.value_type;
 	reader->name_len = (uint16) name.len;
 	memcpy(reader->name, name.data, name.len);
+}
+
+static bool
+may_remember(FunctionCallInfo fcinfo)
+{
+	return !pgr_pending_any() &&
+		(pgr_settings.read_consistency != PGR_READ_SNAPSHOT ||
+		 pgr_pin_is_of_plan(fcinfo->flinfo->fn_mcxt));
 }
 
 static uint64
@@ -397,7 +414,7 @@ pgr_reader_find(FunctionCallInfo fcinfo, PgrText name, PgrText key,
 	}
 	if (target.block == NULL)
 		return false;
-	if (!pgr_pending_any())
+	if (may_remember(fcinfo))
 		remember(fcinfo, name, target.block);
 	if (!pgr_block_lookup(target.block, pgr_pin()->generation, key.data,
 						  key.len, &entry) ||

@@ -228,6 +228,12 @@ pgr_reader_look(PgrText name, const PgrBlock **block, bool *from_table);
  */
 extern uint64 pgr_reader_fallbacks(const PgrDefinition *definition);
 
+/*
+ * Under read_consistency = snapshot: are durable registries to be read from
+ * their tables in this statement, as its pin shows another state?
+ */
+extern bool pgr_reader_disagrees(void);
+
 /* Would pgr_reader_block succeed? */
 extern bool pgr_reader_exists(PgrText name);
 

@@ -275,10 +275,24 @@ put_named(const PgrRegistryName *name, void *arg)
 		put_changed(arg, block, definition, from_table);
 }
 
+/* A name that we have changed is pgr_pending_named's to show. */
+static bool
+is_touched(const PgrDefinition *definition)
+{
+	PgrRegistryName name = pgr_registry_name(definition);
+	PgrPendingState state;
+
+	if (!pgr_pending_any())
+		return false;
+	pgr_pending_state(&name, false, &state);
+	return state.touched;
+}
+
 static void
 put_committed(ReturnSetInfo *result, const PgrBlock *directory,
 			  const PgrPin *pin)
 {
+	bool as_it_is = !pgr_pending_any() && !pgr_reader_disagrees();
 	PgrEntry entry;
 	uint64 position = 0;
 
@@ -287,24 +301,17 @@ put_committed(ReturnSetInfo *result, const PgrBlock *directory,
 	{
 		const PgrBlock *block = pgr_root_block(pgr_image, pin->root,
 											   (uint32) entry.fixed.i8);
-		PgrRegistryName name = pgr_registry_name(&block->definition);
-		PgrPendingState state;
+		const PgrDefinition *definition = &block->definition;
+		PgrRegistryName name = pgr_registry_name(definition);
 
 		CHECK_FOR_INTERRUPTS();
-		if (block->definition.kind == PGR_BLOCK_RATES)
+		if (definition->kind == PGR_BLOCK_RATES)
 			continue;
-		if (!pgr_pending_any())
-		{
-			if (!pgr_reader_may_read(block))
-				continue;
-			put_changed(result, block, &block->definition,
-						block->definition.residency == PGR_FROM_TABLE);
-			continue;
-		}
-		/* a name that we have changed is pgr_pending_named's to show */
-		pgr_pending_state(&name, false, &state);
-		if (!state.touched)
+		if (!as_it_is && !is_touched(definition))
 			put_named(&name, result);
+		else if (as_it_is && pgr_reader_may_read(block))
+			put_changed(result, block, definition,
+						definition->residency == PGR_FROM_TABLE);
 	}
 }
 
@@ -337,7 +344,8 @@ pgr_sql_list_registries(PG_FUNCTION_ARGS)
 	put_registry(result, rates, &rates->definition, false, 0);
 	slot = pgr_directory_slot(pin->root, pin->generation, MyDatabaseId,
 							  pgr_directory_extension());
-	if (pin->lags || !pgr_directory_is_complete(pin->root, slot) ||
+	if (pin->lags || pgr_reader_disagrees() ||
+		!pgr_directory_is_complete(pin->root, slot) ||
 		pgr_pending_forgotten(pgr_directory_extension()))
 		pgr_table->each_definition(PGR_VIEW_STATEMENT, put_unloaded, result);
 	if (slot != PGR_NO_SLOT && !pin->lags)

@@ -110,6 +110,14 @@ sub set
 	return;
 }
 
+# A URL that nobody has asked, so that a request is due at once.
+my $asked = 0;
+sub unasked
+{
+	my ($like) = @_;
+	return $like . ($like =~ /\?/ ? '&' : '?') . 'n=' . ++$asked;
+}
+
 # ---------------------------------------------------------------------------
 # The original
 # ---------------------------------------------------------------------------
@@ -140,7 +148,7 @@ $main->stop;
 $main->backup_fs_cold('cold');
 $main->start;
 wait_for_state($main, 'idle', 'the original, again');
-sent(1, 'the original, again');
+sent(0, 'the original, again: its rates are young enough');
 
 my $other_host = 'pg_registry.armed_hosts does not match the name of this host';
 my $unnamed = 'the URL may hold a secret, and pg_registry.armed_hosts names no host that may send it';
@@ -164,7 +172,7 @@ for my $clone (@clones)
 		my $here = "$backup copy, $name";
 		$made{$copy->name} = $copy;
 		$copy->init_from_backup($main, $backup);
-		set($copy, %$settings);
+		set($copy, %$settings, rates_url => unasked($settings->{rates_url} // $url));
 		$copy->start;
 		wait_for_state($copy, $why eq '' ? 'idle' : $why =~ /^held/ ? 'held' : 'outbound off', $here);
 		sent($why eq '' ? 1 : 0, $here);
@@ -193,7 +201,7 @@ SKIP:
 
 	my $copy = PostgreSQL::Test::Cluster->new('elsewhere');
 	$copy->init_from_backup($main, 'cold');
-	set($copy, armed_hosts => hostname());
+	set($copy, armed_hosts => hostname(), rates_url => unasked($url));
 	command_ok([ @elsewhere, 'pg_ctl', '-w', '-D', $copy->data_dir, '-l', $copy->logfile, 'start' ], 'a copy on another machine');
 	$copy->_update_pid(1);
 	wait_for_state($copy, 'held', 'a copy on another machine');
@@ -413,6 +421,7 @@ $other->safe_psql('subscriber', 'DROP SUBSCRIPTION sub');
 $main->backup('standby');
 my $standby = PostgreSQL::Test::Cluster->new('standby');
 $standby->init_from_backup($main, 'standby', has_streaming => 1);
+set($standby, rates_url => unasked($url));
 $standby->start;
 wait_for_state($standby, 'standby', 'a standby');
 is(one($standby, 'app', $armed), 't', 'a standby has the stamps of its primary');

@@ -172,6 +172,65 @@ for my $case ([ 'isolation', '2,1' ], [ 'snapshot', '3,3' ])
 	is(($reader->finish)[0][1], $expected, "$mode: a later statement of a function");
 }
 
+# The same where PL/pgSQL keeps what a function call has remembered from one statement to the next.
+$node->safe_psql(
+	'postgres', q(
+	CREATE FUNCTION price() RETURNS bigint STABLE LANGUAGE plpgsql AS $$ BEGIN RETURN registry.get_bigint('one', 'k'); END $$;
+	CREATE FUNCTION by_wrapper(OUT first text, OUT second text) LANGUAGE plpgsql AS $$
+		BEGIN
+			SELECT string_agg(v || ',' || price(), ' ') INTO first FROM one, generate_series(1, 3);
+			PERFORM pg_advisory_lock(1);
+			SELECT string_agg(v || ',' || price(), ' ') INTO second FROM one, generate_series(1, 3);
+			PERFORM pg_advisory_unlock(1);
+		END $$));
+$writer->query('SELECT pg_advisory_lock(1)');
+$reader->send('SELECT * FROM by_wrapper()');
+$node->poll_query_until('postgres', "SELECT ($waits) = 1") or die 'the reader does not wait';
+$writer->query('SELECT change()');
+$writer->query('SELECT pg_advisory_unlock(1)');
+is(($reader->finish)[0][1], '4,4 4,4 4,4', 'a wrapper in PL/pgSQL, called for each row');
+$reader->query('BEGIN ISOLATION LEVEL REPEATABLE READ');
+$reader->query('SET LOCAL pg_registry.read_consistency = isolation');
+$reader->query('SELECT v FROM one');
+$writer->query('SELECT change()');
+is_deeply([ $reader->query('SELECT v, price() FROM one') ], [ [ 4, 5 ] ], 'and after a change of the setting');
+$reader->query('SET LOCAL pg_registry.read_consistency = snapshot');
+is_deeply([ $reader->query('SELECT v, price() FROM one') ], [ [ 4, 4 ] ], '... it is asked again');
+
+# registry.registries says what a read would find.
+my $list = q(SELECT string_agg(concat_ws(' ', name, state, entries), ', ' ORDER BY name) FROM registry.registries WHERE name <> 'rates');
+$writer->query("SELECT registry.create_registry('newer', 'text'), registry.create_registry('newer memory', 'text', durable => false), registry.put('one', 'more', 1)");
+my $shown = 'many from table 3000, memory resident 1, new from table 0, one from table 1';
+is(value_of($reader, $list), $shown, 'registry.registries is as of the snapshot');
+$reader->query("SELECT registry.put('memory', 'own', 1)");
+is(value_of($reader, $list), $shown =~ s/resident 1/resident 2/r, 'and has all of them beside own changes');
+$reader->query('ROLLBACK');
+$writer->query("SELECT registry.drop_registry('newer'), registry.drop_registry('newer memory'), registry.delete('one', 'more')");
+
+# A name that was a memory registry's.
+$writer->query("SELECT registry.create_registry('name', 'bigint', durable => false), registry.put('name', 'k', 1)");
+$reader->query('BEGIN ISOLATION LEVEL REPEATABLE READ');
+$reader->query('SET LOCAL pg_registry.read_consistency = isolation');
+$reader->query('SELECT v FROM one');
+$writer->query("SELECT registry.drop_registry('name')");
+$writer->query("SELECT registry.create_registry('name', 'bigint')");
+$writer->query("SELECT registry.put('name', 'k', 2)");
+$reader->query('SET LOCAL pg_registry.read_consistency = snapshot');
+is($reader->sqlstate("SELECT registry.get_bigint('name', 'k')"), '42704', 'a memory registry is not taken for its durable successor');
+$reader->query('ROLLBACK');
+$writer->query("SELECT registry.drop_registry('name')");
+
+# A transaction that runs and runs, anywhere, does not send everybody to the tables.
+my $runs = RawProtocol->new($node, 'template1');
+$runs->query('BEGIN; SELECT pg_current_xact_id()');
+$writer->query('DO $$ BEGIN FOR i IN 1 .. 600 LOOP PERFORM change(); COMMIT; END LOOP; END $$');
+$before = fallbacks();
+is(value_of($reader, 'SELECT v = registry.get_bigint(\'one\', \'k\') FROM one'), 't', '600 publishes beside an old transaction of another database');
+$writer->query("SELECT registry.reload('one')");
+is(value_of($reader, 'SELECT v = registry.get_bigint(\'one\', \'k\') FROM one'), 't', 'and a reload');
+is(fallbacks(), $before, 'all from the image');
+$runs->query('COMMIT');
+
 # More publishes than are remembered, behind a pin that agreed, and before one that never was compared.
 my $old = session();
 my $older = session('pg_registry.read_consistency = isolation');
