@@ -143,6 +143,7 @@ is(one($main, 'postgres', 'host FROM registry.status()'), hostname(), 'status() 
 # A copy of the data directory: the configuration decides
 # ---------------------------------------------------------------------------
 
+ok($main->poll_query_until($_, 'SELECT count(*) = 1 FROM registry.rate_sets'), "the rates are stored in $_") for qw(postgres app);
 $main->backup('online');
 $main->stop;
 $main->backup_fs_cold('cold');
