@@ -124,7 +124,7 @@ endif
 help:
 	@echo 'make            build both libraries for the PostgreSQL that PG_CONFIG names'
 	@echo 'make install    install them, the control file and the script (DESTDIR works)'
-	@echo 'make demo       see it run: a private server, a web server with rates, a short tour'
+	@echo 'make demo       see it run: a private server, a web server with rates, a short tour, a failover'
 	@echo 'make test       all tests on throw-away servers (TESTS="regress:x tap:y" for some of them)'
 	@echo 'make asan-test  the same tests under AddressSanitizer and UBSan'
 	@echo 'make stress     for minutes: the C programs of tests/stress, a server killed often, a million compared reads, rates in 500 databases'

@@ -20,7 +20,7 @@ die()
 
 am_root()
 {
-	[ "$(id -u)" -eq 0 ]
+	[ "$EUID" -eq 0 ]
 }
 
 # as_owner CMD...: as the user to whom the checkout belongs.  The variables of an outer make would make
@@ -39,18 +39,21 @@ as_owner()
 }
 
 # as_runner CMD...: as the user who runs servers, in RUN_DIR (the checkout may be closed to that user), with
-# RUNNER_ENV and nothing of the caller's environment.
+# RUNNER_ENV and nothing of the caller's environment.  It looks up the path only once: it is called often, and bash 5.2 can spin
+# for ever in nested command substitutions that Ctrl-C meets.
 as_runner()
 {
 	local -a drop=()
 
+	[ -n "$runner_path" ] || runner_path=$(pg_bindir):/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin
 	if am_root; then
 		drop=(setpriv --reuid=postgres --regid=postgres --init-groups)
 	fi
-	"${drop[@]}" env -i -C "$RUN_DIR" PATH="$(pg_bindir):/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin" LANG=C.UTF-8 \
+	"${drop[@]}" env -i -C "$RUN_DIR" PATH="$runner_path" LANG=C.UTF-8 \
 		HOME="$RUN_DIR" "${RUNNER_ENV[@]}" "$@"
 }
 RUNNER_ENV=()
+runner_path=
 
 # The pg_config of the PostgreSQL that is tested: the caller's choice, or the one that scripts/deps installs.
 pg_config()
@@ -118,12 +121,18 @@ stage_settings()
 	echo "dynamic_library_path = '$stage$(pg_config --pkglibdir):\$libdir'"
 }
 
-# wait_gone PID: until it runs no more.  In a container nobody may collect what is left of it.
-wait_gone()
+# is_running PID: what has ended does not.  In a container nobody may collect what is left of it.
+is_running()
 {
 	local state
 
-	while state=$(sed -E 's/.*\) (.).*/\1/' "/proc/$1/stat" 2>/dev/null) && [ "$state" != Z ]; do
+	state=$(sed -E 's/.*\) (.).*/\1/' "/proc/$1/stat" 2>/dev/null) && [ "$state" != Z ]
+}
+
+# wait_gone PID: until it runs no more.
+wait_gone()
+{
+	while is_running "$1"; do
 		sleep 0.05
 	done
 }
