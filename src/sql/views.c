@@ -341,7 +341,9 @@ pgr_sql_list_registries(PG_FUNCTION_ARGS)
 	pgr_area_require();
 	pin = pgr_pin();
 	rates = pgr_rates_block();
-	put_registry(result, rates, &rates->definition, false, 0);
+	put_registry(result, rates, &rates->definition,
+				 rates->self == 0 && !pgr_pending_any(),
+				 pgr_block_count(rates, PGR_NEWEST, pin->at));
 	slot = pgr_directory_slot(pin->root, pin->generation, MyDatabaseId,
 							  pgr_directory_extension());
 	if (pin->lags || pgr_reader_disagrees() ||

@@ -36,6 +36,25 @@ is(one("concat_ws('|', ok, error) FROM registry.refresh('rates')"),
 	'f|this server is a standby, and pg_registry.refresh_on is "primary"', 'refresh() says why');
 is(scalar(() = $web->requests), 0, 'there was no request');
 
+# It follows what is replayed, each database its own.
+$primary->safe_psql('postgres', 'CREATE DATABASE shop');
+$primary->safe_psql('shop', 'CREATE EXTENSION pg_registry');
+sub on_primary
+{
+	my ($database, $call) = @_;
+	$primary->safe_psql($database, "SELECT registry.$call");
+	$primary->wait_for_catchup($standby);
+	return;
+}
+sub both { return join(' ', map { $standby->safe_psql($_, "SELECT registry.rate('EUR', 'USD') || ' ' || registry.get_numeric('rates', 'USD')") } qw(postgres shop)) }
+on_primary('postgres', "set_rates('EUR', '{\"USD\": 1.01}')");
+on_primary('shop', "set_rates('EUR', '{\"USD\": 1.02}')");
+is(both(), '1.01 1.01 1.02 1.02', 'rates by hand, in two databases');
+on_primary('postgres', "set_rates('EUR', '{\"USD\": 1.03}')");
+is(both(), '1.03 1.03 1.02 1.02', 'others, in one of them');
+on_primary('postgres', "withdraw_rates(2, 'wrong')");
+is(both(), '1.01 1.01 1.02 1.02', 'and withdrawn');
+
 # refresh_on = both.
 $standby->append_conf('postgresql.conf', 'pg_registry.refresh_on = both');
 $standby->reload;
@@ -44,6 +63,12 @@ is(one('pg_is_in_recovery()'), 't', 'in recovery');
 $web->serve({ body => rates('1.11') });
 is(one("ok FROM registry.refresh('rates')"), 't', 'refresh() works on a standby');
 is(one("registry.rate('EUR', 'USD')"), '1.11', 'and publishes');
+is(both(), '1.11 1.11 1.11 1.11', 'for all databases');
+on_primary('shop', "set_rates('EUR', '{\"USD\": 1.04}')");
+is(both(), '1.11 1.11 1.04 1.04', 'until one has newer ones by hand');
+$web->serve({ body => rates('1.115') });
+is(one("ok FROM registry.refresh('rates')"), 't', 'and the next answer');
+is(both(), '1.115 1.115 1.115 1.115', 'is newer than those');
 
 # Back, and promoted: nobody tells the scheduler, it finds out.
 $standby->append_conf('postgresql.conf', "pg_registry.refresh_on = primary\npg_registry.rates_interval = 1s");
