@@ -33,6 +33,13 @@
 #define PgrLocalTransactionId() (MyProc->lxid)
 #endif
 
+/* Is this lock, in this very mode, this process's? */
+#if PG_VERSION_NUM >= 170000
+#define pgr_lock_held_by_me(tag, mode) LockHeldByMe(tag, mode, false)
+#else
+#define pgr_lock_held_by_me(tag, mode) LockHeldByMe(tag, mode)
+#endif
+
 /* ExecutorRun lost its execute_once argument in 18. */
 #if PG_VERSION_NUM >= 180000
 #define PGR_EXECUTOR_RUN_ARGS \

@@ -28,13 +28,24 @@
 #define WHOLE_REGISTRY 65
 #define DIRECTORY 66
 
-static void
+/* False if this transaction had it already. */
+static bool
 lock_object(Oid database, uint32 object, uint16 part, LOCKMODE mode)
 {
 	LOCKTAG tag;
 
 	SET_LOCKTAG_OBJECT(tag, database, ExtensionRelationId, object, part);
-	(void) LockAcquire(&tag, mode, false, false);
+	return LockAcquire(&tag, mode, false, false) != LOCKACQUIRE_ALREADY_HELD;
+}
+
+static bool
+has_whole(Oid database, uint32 object)
+{
+	LOCKTAG tag;
+
+	SET_LOCKTAG_OBJECT(tag, database, ExtensionRelationId, object,
+					   WHOLE_REGISTRY);
+	return pgr_lock_held_by_me(&tag, ExclusiveLock);
 }
 
 static uint32
@@ -46,13 +57,17 @@ hash_text(const char *data, uint32 len)
 static void
 lock_whole(const PgrRegistryName *registry)
 {
-	lock_object(registry->database, hash_text(registry->name, registry->len),
-				WHOLE_REGISTRY, ExclusiveLock);
+	(void) lock_object(registry->database,
+					   hash_text(registry->name, registry->len),
+					   WHOLE_REGISTRY, ExclusiveLock);
 }
 
 /*
  * The key's stripe.  A transaction that has locked many goes on with whole
- * registries, so that nobody can fill the lock table with stripes.
+ * registries, so that nobody can fill the lock table with stripes.  It has to
+ * wait for those who have the shared lock; so that they do not wait for its
+ * stripes, a stripe comes before the shared lock, and who has the whole
+ * registry takes no stripe.  Who changes one key cannot deadlock with it.
  */
 static void
 lock_key(const PgrRegistryName *registry, PgrText key)
@@ -66,29 +81,32 @@ lock_key(const PgrRegistryName *registry, PgrText key)
 		transaction = PgrLocalTransactionId();
 		stripes = 0;
 	}
+	if (has_whole(registry->database, object))
+		return;
 	if (stripes >= MAX_STRIPE_LOCKS)
 	{
 		lock_whole(registry);
 		return;
 	}
-	stripes++;
-	lock_object(registry->database, object, WHOLE_REGISTRY, RowExclusiveLock);
-	lock_object(registry->database, object,
-				FIRST_STRIPE + hash_text(key.data, key.len) % STRIPES,
-				ExclusiveLock);
+	stripes += lock_object(registry->database, object,
+						   FIRST_STRIPE +
+							   hash_text(key.data, key.len) % STRIPES,
+						   ExclusiveLock);
+	(void) lock_object(registry->database, object, WHOLE_REGISTRY,
+					   RowExclusiveLock);
 }
 
 void
 pgr_write_lock_directory(void)
 {
 	pgr_restate_end_following();
-	lock_object(MyDatabaseId, 0, DIRECTORY, ExclusiveLock);
+	(void) lock_object(MyDatabaseId, 0, DIRECTORY, ExclusiveLock);
 }
 
 void
 pgr_write_keep_directory(void)
 {
-	lock_object(MyDatabaseId, 0, DIRECTORY, ShareLock);
+	(void) lock_object(MyDatabaseId, 0, DIRECTORY, ShareLock);
 }
 
 void
@@ -129,20 +147,12 @@ static bool
 definition_in_table(const PgrRegistryName *registry, PgrDefinition *definition)
 {
 	PgrText name = {registry->name, registry->len};
-	const PgrSharedRoot *root;
-	bool complete;
 
 	if (pgr_table == NULL || registry->database != MyDatabaseId)
 		return false;
-	LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_SHARED);
-	root = pgr_image_ptr(pgr_image, pgr_image->root);
-	complete =
-		pgr_directory_is_complete(root,
-								  pgr_directory_slot(root, PGR_NEWEST,
-													 registry->database,
-													 registry->extension));
-	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
-	return (!complete || pgr_pending_forgotten(registry->extension)) &&
+	return (!pgr_directory_is_complete_now(registry->database,
+										   registry->extension) ||
+			pgr_pending_forgotten(registry->extension)) &&
 		pgr_table->definition(name, PGR_VIEW_NEWEST, definition);
 }
 

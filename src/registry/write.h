@@ -5,7 +5,7 @@
  * Row locks do not give commit order: a waiter goes on before the first
  * transaction's commit callback has published.  So each change holds a
  * heavyweight lock until its transaction ends, which PostgreSQL releases after
- * the commit callbacks: one of 64 stripes of the registry's keys, under a
+ * the commit callbacks: one of 64 stripes of the registry's keys, then a
  * shared lock on the registry; the whole registry for bulk changes and drops;
  * the database's directory for creating and dropping.  A transaction that has
  * locked many stripes goes on with whole registries.  They are in pg_locks as
