@@ -141,23 +141,6 @@ load_definitions(void)
 	pgr_pending_complete(pgr_directory_extension());
 }
 
-static bool
-is_complete(void)
-{
-	Oid extension = pgr_directory_extension();
-	const PgrSharedRoot *root;
-	bool complete;
-
-	LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_SHARED);
-	root = pgr_image_ptr(pgr_image, pgr_image->root);
-	complete = pgr_directory_is_complete(root,
-										 pgr_directory_slot(root, PGR_NEWEST,
-															MyDatabaseId,
-															extension));
-	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
-	return complete;
-}
-
 static void
 begin(void)
 {
@@ -230,7 +213,8 @@ prepare_load(HollowList *list)
 	commit();
 	begin();
 	pgr_guard_require();
-	if (!is_complete())
+	if (!pgr_directory_is_complete_now(MyDatabaseId,
+									   pgr_directory_extension()))
 		load_definitions();
 	commit();
 	begin();

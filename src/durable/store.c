@@ -18,10 +18,12 @@
 #include "durable/changes.h"
 #include "durable/grants.h"
 #include "durable/guard.h"
+#include "durable/rate_sets.h"
 #include "durable/rows.h"
 #include "durable/statement.h"
 #include "durable/store.h"
 #include "durable/tables.h"
+#include "registry/directory.h"
 #include "registry/pending.h"
 #include "registry/stale.h"
 
@@ -274,12 +276,30 @@ residency_of_new(const PgrDefinition *definition)
 		PGR_RESIDENT;
 }
 
+/*
+ * The first registry of an extension that has just been created: there is
+ * nothing to load, so the directory names all there is.  The caller holds its
+ * lock.
+ */
+static bool
+is_first(void)
+{
+	PgrRateSetRow row;
+
+	return !pgr_directory_is_complete_now(MyDatabaseId,
+										  pgr_directory_extension()) &&
+		!pgr_tables_have_definitions(PGR_VIEW_NEWEST) &&
+		!pgr_rate_sets_last(PGR_VIEW_NEWEST, &row);
+}
+
 void
 pgr_store_create(PgrDefinition *definition)
 {
 	Datum values[8];
 	char nulls[] = "        ";
 
+	if (is_first())
+		pgr_pending_complete(definition->extension);
 	/* nobody's wish: a registry of this name has left them */
 	pgr_grants_remove_all(definition);
 	definition_values(definition, values, nulls);

@@ -364,6 +364,18 @@ find_definition(PgrText name, PgrTableView view, PgrDefinition *definition)
 	return definition->name_len > 0;
 }
 
+bool
+pgr_tables_have_definitions(PgrTableView view)
+{
+	Oid table = pgr_tables_definitions();
+	PgrDefinition any = {.name_len = 0};
+
+	if (OidIsValid(table))
+		scan_table(table, PGR_OF_DEFINITIONS, view, 0, NULL, take_definition,
+				   &any);
+	return any.name_len > 0;
+}
+
 typedef struct DefinitionVisit
 {
 	void (*visit)(const PgrDefinition *definition, void *arg);

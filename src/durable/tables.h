@@ -109,6 +109,9 @@ extern void pgr_tables_read_entry(HeapTuple tuple, TupleDesc desc,
 /* The registry of a row of grants. */
 extern PgrText pgr_tables_registry_of_grant(HeapTuple tuple, TupleDesc desc);
 
+/* Is there any registry? */
+extern bool pgr_tables_have_definitions(PgrTableView view);
+
 /* Is there any entry for a registry of this name? */
 extern bool pgr_tables_have_entries(PgrText name, PgrTableView view);
 

@@ -381,6 +381,8 @@ copy_block(PgrBlock *memory, const PgrBlockBuild *build)
 	memory->built_at = memory->changed_now = build->now;
 	memory->self = 0;
 	memory->database_bytes = memory->database_reserved = 0;
+	memory->database_hollow = 0;
+	pg_atomic_init_u64(&memory->whole_since, 0);
 	for (int i = 0; i < build->nchanges; i++)
 		change_in_place(memory, &build->changes[i]);
 }

@@ -173,7 +173,7 @@ typedef struct PgrItem
 	char data[FLEXIBLE_ARRAY_MEMBER];
 } PgrItem;
 
-#define PGR_BLOCK_PADDING 8
+#define PGR_BLOCK_PADDING 6
 
 /* Immutable from the moment a root names it, but for patches. */
 typedef struct PgrBlock
@@ -208,6 +208,9 @@ typedef struct PgrBlock
 	/* writer, in a directory: of all registries of its database */
 	uint64 database_bytes;
 	uint64 database_reserved; /* what commits under way may add */
+	uint64 database_hollow;   /* how many of them are not in memory */
+	/* as of which generation all are, PGR_NEWEST if they are not: readers' */
+	pg_atomic_uint64 whole_since;
 	uint64 padding[PGR_BLOCK_PADDING];
 } PgrBlock;
 

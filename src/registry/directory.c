@@ -6,14 +6,18 @@
 
 #include "commands/extension.h"
 #include "miscadmin.h"
+#include "storage/lwlock.h"
 #include "utils/inval.h"
 #include "utils/syscache.h"
 
 #include "base/compat.h"
 #include "registry/directory.h"
 #include "registry/pin.h"
+#include "shm/area.h"
 
 static Oid extension = InvalidOid;
+static bool extension_known = false; /* InvalidOid is an answer, too */
+static uint64 times_forgotten = 0;
 
 /*
  * CREATE and DROP EXTENSION create and drop the schema "registry", whose
@@ -22,15 +26,17 @@ static Oid extension = InvalidOid;
 static void
 forget_extension(Datum arg, int cache, uint32 hash)
 {
-	extension = InvalidOid;
+	extension_known = false;
+	times_forgotten++;
 }
 
 Oid
 pgr_directory_extension(void)
 {
 	static bool registered = false;
+	uint64 before;
 
-	if (likely(extension != InvalidOid))
+	if (likely(extension_known))
 		return extension;
 	if (!registered)
 	{
@@ -38,7 +44,9 @@ pgr_directory_extension(void)
 									  (Datum) 0);
 		registered = true;
 	}
+	before = times_forgotten;
 	extension = get_extension_oid("pg_registry", true);
+	extension_known = before == times_forgotten;
 	return extension;
 }
 
@@ -99,4 +107,32 @@ pgr_directory_is_complete(const PgrSharedRoot *root, uint32 slot)
 	return slot != PGR_NO_SLOT &&
 		pgr_root_block(pgr_image, root, slot)->definition.residency ==
 		PGR_RESIDENT;
+}
+
+bool
+pgr_directory_is_complete_now(Oid database, Oid ext)
+{
+	const PgrSharedRoot *root;
+	bool complete;
+
+	LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_SHARED);
+	root = pgr_image_ptr(pgr_image, pgr_image->root);
+	complete = pgr_directory_is_complete(root,
+										 pgr_directory_slot(root, PGR_NEWEST,
+															database, ext));
+	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
+	return complete;
+}
+
+bool
+pgr_directory_is_whole(const PgrSharedRoot *root, uint64 generation,
+					   uint32 slot)
+{
+	const PgrBlock *directory;
+
+	if (!pgr_directory_is_complete(root, slot))
+		return false;
+	directory = pgr_root_block(pgr_image, root, slot);
+	return pg_atomic_read_u64((pg_atomic_uint64 *) &directory->whole_since) <=
+		generation;
 }

@@ -42,6 +42,16 @@ extern uint32 pgr_directory_slot(const PgrSharedRoot *root, uint64 generation,
  */
 extern bool pgr_directory_is_complete(const PgrSharedRoot *root, uint32 slot);
 
+/* The same of the newest generation, for who has pinned none. */
+extern bool pgr_directory_is_complete_now(Oid database, Oid extension);
+
+/*
+ * Is every durable registry of that database in memory, in this generation?
+ * "No" may be said of one in which all are, if one has left memory since.
+ */
+extern bool pgr_directory_is_whole(const PgrSharedRoot *root,
+								   uint64 generation, uint32 slot);
+
 /* A registry that this directory names, if it is one; NULL if there is none. */
 extern const PgrBlock *pgr_directory_lookup(const PgrSharedRoot *root,
 											uint64 generation,

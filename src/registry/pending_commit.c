@@ -810,13 +810,10 @@ changes_tables(const Compiler *compiler)
 static void
 announce(const Compiler *compiler)
 {
-	/* a load changes no row */
-	Assert(!compiler->complete ||
-		   !TransactionIdIsValid(GetTopTransactionIdIfAny()));
-	if (compiler->complete)
-		plan.by = pgr_publishers_load();
-	else if (changes_tables(compiler))
+	if (changes_tables(compiler))
 		plan.by = pgr_publishers_me();
+	else if (compiler->complete)
+		plan.by = pgr_publishers_load();
 	if (plan.by.xid != 0 && !plan.by.everything)
 		pgr_publishers_enter((TransactionId) plan.by.xid);
 }

@@ -27,6 +27,7 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "registry/directory.h"
 #include "registry/line.h"
 #include "registry/pin.h"
 #include "registry/publishers.h"
@@ -42,6 +43,7 @@
 /* Bits of parallel_flags of a line. */
 #define PARALLEL_LAGS 1
 #define PARALLEL_RECOVERY 2
+#define PARALLEL_NOT_WHOLE 4
 
 /* A running portal, or NULL where there is none (SPI in a trigger at commit) */
 typedef struct Frame
@@ -369,6 +371,9 @@ resolve_leader(void)
 		leaders_pin->at = line->parallel_at;
 		leaders_pin->lags = line->parallel_flags & PARALLEL_LAGS;
 		leaders_pin->in_recovery = line->parallel_flags & PARALLEL_RECOVERY;
+		leaders_pin->whole = line->parallel_flags & PARALLEL_NOT_WHOLE ?
+			PGR_PIN_NOT_WHOLE :
+			PGR_PIN_WHOLE;
 		leaders_pin->judged_xmax = InvalidTransactionId;
 		leaders_pin->answer.rates = line->parallel_answer_rates;
 		leaders_pin->answer.at = line->parallel_answer_at;
@@ -443,6 +448,30 @@ pgr_pin_resolve(void)
 			resolve_statement();
 	set_current(pin);
 	return pin;
+}
+
+static bool
+is_whole(PgrPin *pin)
+{
+	if (pin->whole == PGR_PIN_NOT_ASKED)
+	{
+		uint32 directory = pgr_directory_slot(pin->root, pin->generation,
+											  MyDatabaseId,
+											  pgr_directory_extension());
+
+		pin->whole = pgr_directory_is_whole(pin->root, pin->generation,
+											directory) ?
+			PGR_PIN_WHOLE :
+			PGR_PIN_NOT_WHOLE;
+	}
+	return pin->whole == PGR_PIN_WHOLE;
+}
+
+bool
+pgr_pin_compares(void)
+{
+	return pgr_settings.read_consistency == PGR_READ_SNAPSHOT ||
+		!is_whole(pgr_pin());
 }
 
 /*
@@ -589,7 +618,8 @@ share_with_workers(void)
 						pgr_arena_ref(pgr_image_arena(pgr_image), pin->root));
 	line->parallel_at = pin->at;
 	line->parallel_flags = (pin->lags ? PARALLEL_LAGS : 0) |
-		(pin->in_recovery ? PARALLEL_RECOVERY : 0);
+		(pin->in_recovery ? PARALLEL_RECOVERY : 0) |
+		(is_whole(pin) ? 0 : PARALLEL_NOT_WHOLE);
 	line->parallel_answer_rates = pin->answer.rates;
 	line->parallel_answer_at = pin->answer.at;
 	pg_write_barrier(); /* pairs with resolve_leader */

@@ -18,12 +18,26 @@
  *
  * Under read_consistency = snapshot the pin is taken as soon as the plan
  * starts, and compared with the active snapshot: see publishers.h.
+ *
+ * A database may have durable registries that are not in memory: it is being
+ * loaded, or there is no room.  They are read from their table, as of the
+ * active snapshot.  So that what one statement reads of them and of the others
+ * agrees (R-2), a pin of such a generation is compared with the snapshot
+ * whatever the setting is.  Whether it is one is found out once, before its
+ * first read: what has been read cannot be taken back.
  */
 #ifndef PGR_REGISTRY_PIN_H
 #define PGR_REGISTRY_PIN_H
 
 #include "registry/line.h"
 #include "shm/refresh_state.h"
+
+typedef enum PgrPinWhole
+{
+	PGR_PIN_NOT_ASKED,
+	PGR_PIN_WHOLE, /* every durable registry of the database is in it */
+	PGR_PIN_NOT_WHOLE
+} PgrPinWhole;
 
 typedef struct PgrPin
 {
@@ -36,6 +50,7 @@ typedef struct PgrPin
 					 * replay may be ahead of this generation */
 	int holders;      /* portals, and the transaction */
 	bool in_recovery; /* when it was taken */
+	PgrPinWhole whole;
 	/* whether it agrees with the snapshot that has these; 0 = none */
 	TransactionId judged_xmax;
 	uint32 judged_xcnt;
@@ -72,9 +87,10 @@ pgr_pin(void)
 }
 
 /*
- * Under read_consistency = snapshot: is what the current pin shows of durable
- * registries what the active snapshot shows of their tables?
+ * Must what the current pin shows of durable registries be what the active
+ * snapshot shows of their tables?  And is it?
  */
+extern bool pgr_pin_compares(void);
 extern bool pgr_pin_agrees(void);
 
 /*

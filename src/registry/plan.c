@@ -769,6 +769,10 @@ build_into(PgrRef memory, const PgrPlan *plan, PgrPlanRegistry *registry,
 	{
 		block->database_bytes = old->database_bytes;
 		block->database_reserved = old->database_reserved;
+		block->database_hollow = old->database_hollow;
+		pg_atomic_write_u64(&block->whole_since,
+							pg_atomic_read_u64(
+								(pg_atomic_uint64 *) &old->whole_since));
 	}
 	if (old != NULL && keeps_entries(registry))
 		block->built_at = block->changed_now =
@@ -848,12 +852,53 @@ commit_drop(PgrPublish *publish, PgrPlanRegistry *registry)
 	pgr_image_slot_free(pgr_image, registry->slot);
 }
 
+static int
+count_hollow(const PgrBlock *block)
+{
+	return block != NULL && block->definition.kind == PGR_BLOCK_REGISTRY &&
+		block->definition.residency == PGR_FROM_TABLE;
+}
+
+/*
+ * Who pins a generation in which the database has a registry that is not in
+ * memory must find whole_since above it: so it is raised, at the latest, with
+ * the publish that begins this, and lowered, at the earliest, to the one that
+ * ends it.  Both are before the generation can be pinned.
+ */
+static void
+settle_hollow(const PgrPlan *plan, PgrPublish *publish, int64 more)
+{
+	const PgrBlock *databases = pgr_publish_current(publish,
+													PGR_SLOT_DATABASES);
+	PgrBlock *directory = NULL;
+
+	for (int i = 0; i < plan->nregistries && directory == NULL; i++)
+	{
+		const PgrDefinition *definition = &plan->registries[i].definition;
+		PgrDatabaseKey key = {definition->database, definition->extension};
+		PgrEntry entry;
+
+		if (definition->kind == PGR_BLOCK_REGISTRY &&
+			pgr_block_lookup(databases, PGR_NEWEST, (const char *) &key,
+							 sizeof(key), &entry))
+			directory = (PgrBlock *)
+				pgr_publish_current(publish, (uint32) entry.fixed.i8);
+	}
+	if (directory == NULL) /* it went with its database */
+		return;
+	directory->database_hollow += (uint64) more;
+	pg_atomic_write_u64(&directory->whole_since,
+						directory->database_hollow > 0 ? PGR_NEWEST :
+														 publish->generation);
+}
+
 uint64
 pgr_plan_commit(PgrPlan *plan)
 {
 	PgrPublish publish;
 	uint64 generation;
 	int64 growth = 0;
+	int64 hollow = 0;
 
 	plan->some_void = false;
 	LWLockAcquire(pgr_area_lock(PGR_LOCK_WRITER), LW_EXCLUSIVE);
@@ -865,6 +910,7 @@ pgr_plan_commit(PgrPlan *plan)
 		PgrPlanRegistry *registry = &plan->registries[i];
 
 		growth -= bytes_of(pgr_publish_current(&publish, registry->slot));
+		hollow -= count_hollow(pgr_publish_current(&publish, registry->slot));
 		switch (registry->action)
 		{
 			case PGR_PLAN_CREATE:
@@ -879,7 +925,10 @@ pgr_plan_commit(PgrPlan *plan)
 				break;
 		}
 		growth += bytes_of(pgr_publish_current(&publish, registry->slot));
+		hollow += count_hollow(pgr_publish_current(&publish, registry->slot));
 	}
+	if (hollow != 0)
+		settle_hollow(plan, &publish, hollow);
 	pgr_publishers_record(plan->by, publish.generation);
 	generation = pgr_publish_end(&publish);
 	settle_quota(plan, growth);

@@ -139,8 +139,8 @@ resolve_ahead_of_image(PgrText name, Target *target)
 bool
 pgr_reader_disagrees(void)
 {
-	return pgr_settings.read_consistency == PGR_READ_SNAPSHOT &&
-		pgr_image != NULL && pgr_table != NULL && !pgr_pin_agrees();
+	return pgr_image != NULL && pgr_table != NULL && pgr_pin_compares() &&
+		!pgr_pin_agrees();
 }
 
 /*
@@ -309,8 +309,7 @@ static bool
 may_remember(FunctionCallInfo fcinfo)
 {
 	return !pgr_pending_any() &&
-		(pgr_settings.read_consistency != PGR_READ_SNAPSHOT ||
-		 pgr_pin_is_of_plan(fcinfo->flinfo->fn_mcxt));
+		(!pgr_pin_compares() || pgr_pin_is_of_plan(fcinfo->flinfo->fn_mcxt));
 }
 
 static uint64

@@ -229,8 +229,9 @@ pgr_reader_look(PgrText name, const PgrBlock **block, bool *from_table);
 extern uint64 pgr_reader_fallbacks(const PgrDefinition *definition);
 
 /*
- * Under read_consistency = snapshot: are durable registries to be read from
- * their tables in this statement, as its pin shows another state?
+ * Are durable registries to be read from their tables in this statement, as
+ * its pin shows another state than its snapshot, and that matters to it?  See
+ * pgr_pin_compares().
  */
 extern bool pgr_reader_disagrees(void);
 

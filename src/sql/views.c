@@ -288,11 +288,22 @@ is_touched(const PgrDefinition *definition)
 	return state.touched;
 }
 
+/*
+ * Under read_consistency = snapshot the list is that of the snapshot, too.
+ * Otherwise it tells what is in memory, wherever this statement would read.
+ */
+static bool
+is_as_of_snapshot(void)
+{
+	return pgr_settings.read_consistency == PGR_READ_SNAPSHOT &&
+		pgr_reader_disagrees();
+}
+
 static void
 put_committed(ReturnSetInfo *result, const PgrBlock *directory,
 			  const PgrPin *pin)
 {
-	bool as_it_is = !pgr_pending_any() && !pgr_reader_disagrees();
+	bool as_it_is = !pgr_pending_any() && !is_as_of_snapshot();
 	PgrEntry entry;
 	uint64 position = 0;
 
@@ -346,7 +357,7 @@ pgr_sql_list_registries(PG_FUNCTION_ARGS)
 				 pgr_block_count(rates, PGR_NEWEST, pin->at));
 	slot = pgr_directory_slot(pin->root, pin->generation, MyDatabaseId,
 							  pgr_directory_extension());
-	if (pin->lags || pgr_reader_disagrees() ||
+	if (pin->lags || is_as_of_snapshot() ||
 		!pgr_directory_is_complete(pin->root, slot) ||
 		pgr_pending_forgotten(pgr_directory_extension()))
 		pgr_table->each_definition(PGR_VIEW_STATEMENT, put_unloaded, result);
