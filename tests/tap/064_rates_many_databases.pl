@@ -50,6 +50,13 @@ is(scalar(() = $web->requests), 1, 'serves them all');
 wait_in("d$_", 'count(*) = 1 FROM registry.rate_sets') or die for 1 .. $databases;
 ok(1, "and is stored in each of $databases databases");
 
+# Nobody reads a rate there: that would ask for it.
+$node->safe_psql('postgres', "CREATE DATABASE $_") for 'late', 'later';
+$node->safe_psql($_, 'CREATE EXTENSION pg_registry') for 'late', 'later';
+$node->safe_psql('later', "SELECT registry.create_registry('first', 'text')");
+ok(wait_in($_, 'count(*) = 1 FROM registry.rate_sets'), "it reaches the extension that came after it, too ($_)") for 'late', 'later';
+$node->safe_psql('postgres', "DROP DATABASE $_") for 'late', 'later';
+
 # The rounds of loads are over when for some seconds none begins: from then on one would as soon as it is asked for.
 my $workers = "FROM pg_stat_activity WHERE backend_type LIKE 'pg_registry%'";
 my $start;
