@@ -87,6 +87,25 @@ typedef struct Target
 } Target;
 
 /*
+ * As of the active snapshot.  If nobody has loaded this database, or nobody
+ * follows what is replayed there, somebody has to.
+ */
+static PgrDefinition *
+find_definition_in_table(PgrText name, const PgrSharedRoot *root,
+						 uint32 directory)
+{
+	PgrDefinition *definition = palloc(sizeof(PgrDefinition));
+	bool found;
+
+	if (!RecoveryInProgress() && !pgr_directory_is_complete(root, directory))
+		pgr_load_want();
+	found = pgr_table->definition(name, PGR_VIEW_STATEMENT, definition);
+	if (found && definition->durable && pgr_follow_is_wanted(MyDatabaseId))
+		pgr_load_want();
+	return found ? definition : NULL;
+}
+
+/*
  * A registry that the image does not name: of a database that has not been
  * loaded yet, perhaps.  Of a registry that is not durable there is nothing but
  * its definition.
@@ -95,24 +114,12 @@ static void
 resolve_in_table(PgrText name, const PgrSharedRoot *root, uint32 directory,
 				 Target *target)
 {
-	PgrDefinition *definition;
-
-	if (pgr_table == NULL)
+	if (pgr_table == NULL ||
+		(pgr_directory_is_complete(root, directory) &&
+		 !pgr_pending_forgotten(pgr_directory_extension())))
 		return;
-	if (pgr_directory_is_complete(root, directory))
-	{
-		if (!pgr_pending_forgotten(pgr_directory_extension()))
-			return;
-	}
-	else if (!RecoveryInProgress())
-		pgr_load_want();
-	definition = palloc(sizeof(PgrDefinition));
-	if (!pgr_table->definition(name, PGR_VIEW_STATEMENT, definition))
-		return;
-	if (definition->durable && pgr_follow_is_wanted(MyDatabaseId))
-		pgr_load_want();
-	target->definition = definition;
-	target->from_table = true;
+	target->definition = find_definition_in_table(name, root, directory);
+	target->from_table = target->definition != NULL;
 }
 
 /*
@@ -148,12 +155,15 @@ pgr_reader_disagrees(void)
  * is what counts.  A registry that is not durable has nothing but the image.
  */
 static bool
-resolve_as_of_snapshot(PgrText name, Target *target)
+resolve_as_of_snapshot(PgrText name, const PgrPin *pin, Target *target)
 {
-	PgrDefinition *definition;
+	uint32 directory = pgr_directory_slot(pin->root, pin->generation,
+										  MyDatabaseId,
+										  pgr_directory_extension());
+	const PgrDefinition *definition = find_definition_in_table(name, pin->root,
+															   directory);
 
-	definition = palloc(sizeof(PgrDefinition));
-	if (!pgr_table->definition(name, PGR_VIEW_STATEMENT, definition))
+	if (definition == NULL)
 		return true;
 	if (!definition->durable)
 		return false;
@@ -215,7 +225,7 @@ resolve(PgrText name, Target *target)
 	if (unlikely(pin->lags) && resolve_ahead_of_image(name, target))
 		return;
 	disagrees = pgr_reader_disagrees();
-	if (disagrees && resolve_as_of_snapshot(name, target))
+	if (disagrees && resolve_as_of_snapshot(name, pin, target))
 		return;
 	if (pgr_pending_any())
 	{

@@ -202,19 +202,27 @@ is($old->one("SELECT registry.get_text('r', 'rr') IS NULL"), 't', 'it reads the 
 $old->query('COMMIT');
 is($old->one("SELECT registry.get_text('r', 'rr')"), 'x', 'and the next one what is new');
 
-# From replay to memory.
-my $longest = 0;
-for my $i (1 .. 20)
+# From the commit, and from replay, to what reads on the standby find.  The first is the figure of docs/benchmarks.md.
+my (@from_commit, @from_replay);
+for my $i (1 .. 50)
 {
 	my $lsn = $p->one("SELECT registry.put('r', 'timed', '$i')::text || pg_current_wal_insert_lsn()");
+	my $committed = time;
 
 	while (here("pg_last_wal_replay_lsn() >= '$lsn'") ne 't') { }
 	my $replayed = time;
 	while ((here("registry.get_text('r', 'timed')") // '') ne $i) { }
-	$longest = time - $replayed if time - $replayed > $longest;
+	push @from_commit, time - $committed;
+	push @from_replay, time - $replayed;
 }
-note(sprintf 'longest time from replay to readable: %.0f ms', $longest * 1000);
-cmp_ok($longest, '<', 1, 'readable within a second of replay');
+for my $case ([ 'commit', \@from_commit ], [ 'replay', \@from_replay ])
+{
+	my ($name, $times) = @$case;
+	my @sorted = sort { $a <=> $b } @$times;
+
+	note(sprintf 'from %s to readable: %.0f ms, median of %d; %.0f ms at most', $name, 1000 * $sorted[@sorted / 2], scalar @sorted, 1000 * $sorted[-1]);
+}
+cmp_ok((sort { $a <=> $b } @from_replay)[-1], '<', 1, 'readable within a second of replay');
 
 # ---------------------------------------------------------------------------
 # Without a follower
