@@ -53,7 +53,7 @@ SELECT on_both('grant_access', 'write', 'regress_access_writer');
 SELECT on_both('grant_access', 'admin', 'regress_access_admin');
 RESET ROLE;
 SELECT registry, privilege, grantee, grantee_oid = grantee::regrole AS same, grantor, granted_at <= clock_timestamp() AS past
-  FROM registry.grants ORDER BY 1, 2, 3;
+  FROM _registry.grants ORDER BY 1, 2, 3;
 
 -- 1. Each function as each role, in a subtransaction that is rolled back: the SQLSTATE, or the result. To all who may
 -- not read it the registry does not exist, whatever else they may do; who may read it is told what he lacks.
@@ -228,57 +228,57 @@ COMMIT;
 SELECT as_role('nobody', $$registry.registry_exists('newer kept')$$), as_role('nobody', $$registry.registry_exists('new light')$$);
 SELECT registry.alter_registry('new light', '{"name": "newer light"}');
 SELECT as_role('nobody', $$registry.registry_exists('new light')$$), as_role('nobody', $$registry.registry_exists('newer light')$$);
-SELECT registry, grantee FROM registry.grants WHERE registry ~ 'new' ORDER BY 1;
+SELECT registry, grantee FROM _registry.grants WHERE registry ~ 'new' ORDER BY 1;
 BEGIN;
 SELECT registry.alter_registry('newer kept', '{"name": "new kept"}');
 SELECT registry.grant_access('new kept', 'read', 'regress_access_reader'), registry.revoke_access('new kept', 'read', 'regress_access_nobody');
 COMMIT;
 SELECT as_role('reader', $$registry.registry_exists('new kept')$$), as_role('nobody', $$registry.registry_exists('new kept')$$);
 SELECT registry.drop_registry('new kept'), registry.drop_registry('newer light');
-SELECT count(*) FROM registry.grants WHERE registry ~ 'new';
+SELECT count(*) FROM _registry.grants WHERE registry ~ 'new';
 -- Grants that somebody left in the table are not those of the next registry of that name.
-INSERT INTO registry.grants VALUES ('new kept', 'read', 'public', 0), ('newer light', 'read', 'public', 0);
+INSERT INTO _registry.grants VALUES ('new kept', 'read', 'public', 0), ('newer light', 'read', 'public', 0);
 SELECT registry.create_registry('new kept', durable => true), registry.create_registry('newer light', durable => false);
 SELECT as_role('nobody', $$registry.registry_exists('new kept')$$), as_role('nobody', $$registry.registry_exists('newer light')$$);
 SELECT registry.drop_registry('new kept'), registry.drop_registry('newer light');
 
 -- 6. DML on the table by its owner, COPY and TRUNCATE.
-INSERT INTO registry.grants SELECT r, 'read', 'regress_access_nobody', 'regress_access_nobody'::regrole FROM unnest(ARRAY['kept', 'light']) r;
+INSERT INTO _registry.grants SELECT r, 'read', 'regress_access_nobody', 'regress_access_nobody'::regrole FROM unnest(ARRAY['kept', 'light']) r;
 SELECT may_read('reader', 'nobody', 'writer');
-UPDATE registry.grants SET grantee = 'regress_access_writer', grantee_oid = 'regress_access_writer'::regrole WHERE grantee = 'regress_access_nobody';
+UPDATE _registry.grants SET grantee = 'regress_access_writer', grantee_oid = 'regress_access_writer'::regrole WHERE grantee = 'regress_access_nobody';
 SELECT may_read('reader', 'nobody', 'writer');
 BEGIN;
-DELETE FROM registry.grants WHERE grantee = 'regress_access_reader';
+DELETE FROM _registry.grants WHERE grantee = 'regress_access_reader';
 SELECT may_read('reader', 'nobody', 'writer');
 ROLLBACK;
 SELECT may_read('reader', 'nobody', 'writer');
-UPDATE registry.grants SET registry = 'elsewhere' WHERE grantee = 'regress_access_writer' AND privilege = 'read' AND registry = 'kept';
+UPDATE _registry.grants SET registry = 'elsewhere' WHERE grantee = 'regress_access_writer' AND privilege = 'read' AND registry = 'kept';
 SELECT as_role('writer', $$registry.registry_exists('kept')$$), as_role('writer', $$registry.registry_exists('light')$$);
-DELETE FROM registry.grants WHERE registry = 'elsewhere' OR grantee = 'regress_access_writer' AND privilege = 'read';
-COPY registry.grants FROM stdin;
+DELETE FROM _registry.grants WHERE registry = 'elsewhere' OR grantee = 'regress_access_writer' AND privilege = 'read';
+COPY _registry.grants FROM stdin;
 kept	read	public	0	x	2026-01-01
 light	read	public	0	x	2026-01-01
 \.
 SELECT may_read('nobody');
 \set VERBOSITY terse
-INSERT INTO registry.grants VALUES ('kept', 'own', 'public', 0);
+INSERT INTO _registry.grants VALUES ('kept', 'own', 'public', 0);
 \set VERBOSITY default
 BEGIN;
-TRUNCATE registry.grants;
+TRUNCATE _registry.grants;
 SELECT may_read('reader', 'nobody', 'owner');
 ROLLBACK;
 SELECT may_read('reader', 'nobody', 'owner');
-DELETE FROM registry.grants WHERE grantee = 'public';
+DELETE FROM _registry.grants WHERE grantee = 'public';
 -- Rows for the rates, or for a registry that is not there, mean nothing.
-INSERT INTO registry.grants SELECT r, 'write', 'public', 0 FROM unnest(ARRAY['rates', 'no such', '', repeat('x', 100)]) r;
+INSERT INTO _registry.grants SELECT r, 'write', 'public', 0 FROM unnest(ARRAY['rates', 'no such', '', repeat('x', 100)]) r;
 SELECT outcome($$registry.put('rates', 'USD', '1')$$), outcome($$registry.rate('EUR', 'USD', missing_ok => true)$$);
-DELETE FROM registry.grants WHERE registry <> ALL (ARRAY['kept', 'light']);
+DELETE FROM _registry.grants WHERE registry <> ALL (ARRAY['kept', 'light']);
 -- Public is a name and an oid, too.
-INSERT INTO registry.grants SELECT r, 'read', 'Public', 0 FROM unnest(ARRAY['kept', 'light']) r;
-INSERT INTO registry.grants SELECT r, 'read', 'public', 'regress_access_nobody'::regrole FROM unnest(ARRAY['kept', 'light']) r;
+INSERT INTO _registry.grants SELECT r, 'read', 'Public', 0 FROM unnest(ARRAY['kept', 'light']) r;
+INSERT INTO _registry.grants SELECT r, 'read', 'public', 'regress_access_nobody'::regrole FROM unnest(ARRAY['kept', 'light']) r;
 SELECT may_read('nobody');
 SELECT * FROM registry.verify('kept');
-DELETE FROM registry.grants WHERE lower(grantee) = 'public';
+DELETE FROM _registry.grants WHERE lower(grantee) = 'public';
 
 -- 7. A role that was dropped leaves its rights to nobody, not even to another one of its name or of its oid.
 SELECT on_both('grant_access', 'read', 'regress_access_nobody');
@@ -293,20 +293,20 @@ CREATE ROLE regress_access_nobody;
 SELECT may_read('nobody');
 SELECT * FROM registry.verify('kept'); SELECT * FROM registry.verify('light');
 -- An oid that is another role's: as after a restore into another cluster.
-UPDATE registry.grants SET grantee_oid = 'regress_access_admin'::regrole WHERE grantee = 'regress_access_nobody';
+UPDATE _registry.grants SET grantee_oid = 'regress_access_admin'::regrole WHERE grantee = 'regress_access_nobody';
 SELECT may_read('nobody', 'admin');
 -- By name, on demand.
 SELECT registry.restore_grants() AS restored, registry.restore_grants() AS again;
 SELECT may_read('nobody', 'admin');
 SELECT * FROM registry.verify('kept');
 BEGIN;
-UPDATE registry.grants SET grantee_oid = 1 WHERE grantee = 'regress_access_nobody';
+UPDATE _registry.grants SET grantee_oid = 1 WHERE grantee = 'regress_access_nobody';
 SELECT registry.restore_grants();
 SELECT may_read('nobody');
 ROLLBACK;
 SELECT may_read('nobody');
 -- So are owners.
-UPDATE registry.definitions SET owner_oid = 'regress_access_nobody'::regrole WHERE name IN ('kept', 'light');
+UPDATE _registry.definitions SET owner_oid = 'regress_access_nobody'::regrole WHERE name IN ('kept', 'light');
 SELECT may_read('owner', 'nobody');
 SELECT as_role('nobody', $$registry.clear('kept')$$), as_role('owner', $$registry.clear('light')$$);
 SELECT * FROM registry.verify('kept'); SELECT * FROM registry.verify('light');
@@ -336,10 +336,10 @@ ALTER ROLE regress_access_nobody RENAME TO regress_access_renamed;
 SELECT registry.grant_access('kept', 'read', 'regress_access_renamed');
 SELECT registry.restore_grants('regress_access_nobody', 'regress_access_renamed');
 SELECT may_read('renamed');
-SELECT registry, privilege, grantee FROM registry.grants WHERE grantee ~ 'renamed|nobody' ORDER BY 1, 2, 3;
+SELECT registry, privilege, grantee FROM _registry.grants WHERE grantee ~ 'renamed|nobody' ORDER BY 1, 2, 3;
 ALTER ROLE regress_access_renamed RENAME TO regress_access_nobody;
 SELECT registry.restore_grants('regress_access_renamed', 'regress_access_nobody');
-UPDATE registry.grants SET grantee_oid = 1 WHERE grantee = 'regress_access_nobody';
+UPDATE _registry.grants SET grantee_oid = 1 WHERE grantee = 'regress_access_nobody';
 SELECT registry.restore_grants('regress_access_nobody', 'regress_access_nobody') AS of_one_name;
 SELECT may_read('owner', 'nobody');
 SELECT count(*) FROM registry.verify('kept'); SELECT count(*) FROM registry.verify('light');
@@ -408,9 +408,9 @@ DO $$ BEGIN FOR i IN 1 .. 150 LOOP EXECUTE 'DROP ROLE regress_access_' || i; END
 SELECT count(*) FROM registry.verify('kept'); SELECT count(*) FROM registry.verify('light');
 
 -- 10. A registry that is read from its table: rows that a restore has brought, in whatever order.
-INSERT INTO registry.grants VALUES ('early', 'read', 'regress_access_reader', 'regress_access_reader'::regrole);
-INSERT INTO registry.stored_entries VALUES ('early', 'k', '"v"');
-INSERT INTO registry.definitions (name, value_type, owner, owner_oid) VALUES ('early', 'jsonb', 'regress_access_owner', 'regress_access_owner'::regrole);
+INSERT INTO _registry.grants VALUES ('early', 'read', 'regress_access_reader', 'regress_access_reader'::regrole);
+INSERT INTO _registry.stored_entries VALUES ('early', 'k', '"v"');
+INSERT INTO _registry.definitions (name, value_type, owner, owner_oid) VALUES ('early', 'jsonb', 'regress_access_owner', 'regress_access_owner'::regrole);
 SELECT name, owner, state FROM registry.registries WHERE name = 'early';
 SELECT role, as_role(role, $$registry.get('early', 'k')$$), as_role(role, $$registry.put('early', 'x', '1')$$) AS put
   FROM unnest(ARRAY['owner', 'reader', 'member', 'noinherit', 'nobody']) role;
@@ -422,16 +422,16 @@ SELECT registry.reload('early');
 SELECT role, as_role(role, $$registry.get('early', 'k')$$), as_role(role, $$registry.put('early', 'x', '1')$$) AS put
   FROM unnest(ARRAY['owner', 'reader', 'nobody']) role;
 -- What bypasses the trigger holds all the same, in memory registries once it is in force again.
-ALTER TABLE registry.grants DISABLE TRIGGER changed;
-INSERT INTO registry.grants VALUES ('early', 'read', 'regress_access_reader', 'regress_access_reader'::regrole);
+ALTER TABLE _registry.grants DISABLE TRIGGER changed;
+INSERT INTO _registry.grants VALUES ('early', 'read', 'regress_access_reader', 'regress_access_reader'::regrole);
 SELECT as_role('reader', $$registry.get('early', 'k')$$), (SELECT count(*) FROM registry.verify('early')) AS problems;
-ALTER TABLE registry.grants ENABLE ALWAYS TRIGGER changed;
+ALTER TABLE _registry.grants ENABLE ALWAYS TRIGGER changed;
 SELECT as_role('reader', $$registry.get('early', 'k')$$), (SELECT count(*) FROM registry.verify('early')) AS problems;
 
 -- 11. The tables are the extension's owner's and, to read, the database owner's.
 SELECT relname, grantee::regrole, string_agg(privilege_type, ' ') FROM pg_class, aclexplode(relacl)
- WHERE relnamespace = 'registry'::regnamespace AND relkind = 'r' AND grantee <> relowner GROUP BY 1, 2 ORDER BY 1;
-SELECT as_role('owner', 'count(*) FROM registry.grants'), as_role('admin', 'count(*) FROM registry.stored_entries');
+ WHERE relnamespace IN ('registry'::regnamespace, '_registry'::regnamespace) AND (relkind = 'r' OR relname = 'rate_sets') AND grantee <> relowner GROUP BY relnamespace, 1, 2 ORDER BY 1, relnamespace;
+SELECT as_role('owner', 'count(*) FROM _registry.grants'), as_role('admin', 'count(*) FROM _registry.stored_entries');
 
 DROP EXTENSION pg_registry CASCADE;
 DROP TABLE numbers, calls;

@@ -83,9 +83,14 @@ INSERT INTO expectations VALUES
 	('view readers', $$SELECT count(*) FROM registry.readers$$, '42501', 'allowed'),
 	('view memory', $$SELECT count(*) FROM registry.memory$$, '42501', 'allowed'),
 	('view checks', $$SELECT count(*) FROM registry.checks$$, '42501', 'allowed'),
-	('r definitions', $$SELECT count(*) FROM registry.definitions$$, '42501', '42501'),
-	('r stored_entries', $$SELECT count(*) FROM registry.stored_entries$$, '42501', '42501'),
-	('r grants', $$SELECT count(*) FROM registry.grants$$, '42501', '42501'),
+	('view rate_sets', $$SELECT count(*) FROM registry.rate_sets$$, '42501', '42501'),
+	('r rate_sets', $$SELECT count(*) FROM _registry.rate_sets$$, '42501', '42501'),
+	('r rate_set_values', $$SELECT count(*) FROM _registry.rate_set_values$$, '42501', '42501'),
+	('r stamps', $$SELECT count(*) FROM _registry.stamps$$, '42501', '42501'),
+	('r changes', $$SELECT count(*) FROM _registry.changes$$, '42501', '42501'),
+	('r definitions', $$SELECT count(*) FROM _registry.definitions$$, '42501', '42501'),
+	('r stored_entries', $$SELECT count(*) FROM _registry.stored_entries$$, '42501', '42501'),
+	('r grants', $$SELECT count(*) FROM _registry.grants$$, '42501', '42501'),
 	('type rate_quote', $$SELECT NULL::registry.rate_quote$$, 'allowed', 'allowed');
 CREATE VIEW objects AS
 	SELECT CASE WHEN count(*) OVER (PARTITION BY proname) = 1 THEN proname
@@ -95,7 +100,7 @@ CREATE VIEW objects AS
 	  FROM pg_proc WHERE pronamespace = 'registry'::regnamespace AND prorettype <> 'internal'::regtype
 	UNION ALL
 	SELECT CASE relkind WHEN 'v' THEN 'view ' WHEN 'c' THEN 'type ' ELSE relkind::text || ' ' END || relname
-	  FROM pg_class WHERE relnamespace = 'registry'::regnamespace;
+	  FROM pg_class WHERE relnamespace IN ('registry'::regnamespace, '_registry'::regnamespace);
 GRANT SELECT ON expectations, objects TO PUBLIC;
 GRANT USAGE ON SCHEMA public TO PUBLIC;
 

@@ -35,7 +35,7 @@ SELECT id, source, base, value_date, fetched_at <= published_at AS in_order, len
        role = current_user AS own_role FROM registry.rate_sets ORDER BY id;
 SELECT count(DISTINCT published_at) AS times, bool_and(published_at >= before) AS as_ids
   FROM (SELECT published_at, lag(published_at, 1, published_at) OVER (ORDER BY id) AS before FROM registry.rate_sets) s;
-SELECT rate_set, string_agg(currency || ' ' || rate, ', ' ORDER BY currency) FROM registry.rate_set_values
+SELECT rate_set, string_agg(currency || ' ' || rate, ', ' ORDER BY currency) FROM _registry.rate_set_values
  GROUP BY 1 ORDER BY 1;
 
 -- Rolled back, nothing of it is left but a gap.
@@ -88,7 +88,7 @@ SELECT s.value_date, count(*) AS pairs,
                               = rounded_quotient(t.rate, f.rate)::text) AS digit_for_digit,
        count(*) FILTER (WHERE registry.convert(3.7, f.currency, t.currency, on_date => value_date)
                               = 3.7 * registry.rate(f.currency, t.currency, on_date => value_date)) AS exact
-  FROM registry.rate_sets s JOIN registry.rate_set_values f ON f.rate_set = s.id JOIN registry.rate_set_values t ON t.rate_set = s.id
+  FROM registry.rate_sets s JOIN _registry.rate_set_values f ON f.rate_set = s.id JOIN _registry.rate_set_values t ON t.rate_set = s.id
  WHERE s.value_date IN ('2024-02-29', '2024-03-01') AND t.currency <> f.currency GROUP BY 1 ORDER BY 1;
 ROLLBACK;
 
@@ -103,8 +103,9 @@ SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table
 SELECT count(*) FILTER (WHERE registry.convert(1, 'EUR', 'USD', on_date => day) = 1 + (day - '2024-01-01') / 1000.0) AS right_rates FROM orders;
 RESET parallel_setup_cost; RESET parallel_tuple_cost; RESET min_parallel_table_scan_size; RESET force_parallel_mode;
 DROP TABLE orders;
-DELETE FROM registry.rate_sets WHERE value_date < '2025-01-01';
-SELECT count(*) AS values_are_gone FROM registry.rate_set_values v WHERE NOT EXISTS (SELECT FROM registry.rate_sets WHERE id = v.rate_set);
+WITH gone AS (DELETE FROM _registry.rate_sets WHERE value_date < '2025-01-01' RETURNING id)
+DELETE FROM _registry.rate_set_values USING gone WHERE rate_set = id;
+SELECT count(*) AS values_without_a_set FROM _registry.rate_set_values v WHERE NOT EXISTS (SELECT FROM registry.rate_sets WHERE id = v.rate_set);
 
 -- What a transaction has set itself is read by its next command, from a call that has read before, too.
 CREATE FUNCTION changing(OUT before numeric, OUT within numeric) LANGUAGE plpgsql AS $$
@@ -123,7 +124,7 @@ ROLLBACK;
 -- 4. Quarantined: not read until somebody accepts it; then it is the newest, whatever its id.
 INSERT INTO registry.rate_sets (source, base, value_date, fetched_at, body_hash, status, reason) VALUES
 	('https://rates.example/', 'EUR', '2025-01-20', '2025-01-20 12:00+00', 'no hash', 'quarantined', 'the rate of USD changed from 1.2 to 2.4') RETURNING id \gset bad_
-INSERT INTO registry.rate_set_values VALUES (:bad_id, 'EUR', 1), (:bad_id, 'USD', 2.40), (:bad_id, 'GBP', 0.9);
+INSERT INTO _registry.rate_set_values VALUES (:bad_id, 'EUR', 1), (:bad_id, 'USD', 2.40), (:bad_id, 'GBP', 0.9);
 SELECT registry.set_rates('EUR', '{"USD": 1.25, "CHF": 0.95}', '2025-01-19') AS good_id \gset
 SELECT registry.rate('EUR', 'USD', on_date => '2025-01-20') AS not_read, registry.rate('EUR', 'USD') AS now;
 SELECT registry.accept_rates(:bad_id);
@@ -170,7 +171,7 @@ SELECT call, outcome('SELECT registry.' || call)
                     $$withdraw_rates(0, 'x')$$, $$set_rates(NULL, '{"USD": 1}')$$, $$set_rates('EUR', NULL)$$]) call;
 SELECT split_part(outcome(format('INSERT INTO registry.rate_sets (source, base, value_date, fetched_at, body_hash, status) VALUES (%L, %L, now(), now(), %L, %L)',
                       'x', base, '', status)), E'\n', 1) AS outcome FROM (VALUES ('eur', 'withdrawn'), ('EUR', 'new'), ('EUR', 'published'), (NULL, 'withdrawn')) v(base, status);
-SELECT split_part(outcome(format('INSERT INTO registry.rate_set_values VALUES (%s, %L, %L)', :good_id, currency, rate)), E'\n', 1) AS outcome
+SELECT split_part(outcome(format('INSERT INTO _registry.rate_set_values VALUES (%s, %L, %L)', :good_id, currency, rate)), E'\n', 1) AS outcome
   FROM (VALUES ('GBP', '0'), ('GBP', '-1'), ('GBP', 'NaN'), ('GBP', 'Infinity'), ('gbp', '1'), ('USD', '1'), ('GBP', NULL)) v(currency, rate);
 BEGIN READ ONLY;
 SELECT registry.accept_rates(:bad_id);

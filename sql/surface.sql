@@ -38,10 +38,11 @@ SELECT DISTINCT ours.proname, n AS arguments
  ORDER BY 1, 2;
 
 -- 2. Views and composite types, with their columns.
-SELECT format('%s %s(%s)', CASE relkind WHEN 'v' THEN 'view' WHEN 'c' THEN 'type' ELSE 'relation of kind ' || relkind::text END, relname,
+SELECT format('%s %s(%s)', CASE relkind WHEN 'v' THEN 'view' WHEN 'c' THEN 'type' ELSE 'relation of kind ' || relkind::text END,
+              CASE relnamespace WHEN '_registry'::regnamespace THEN '_registry.' ELSE '' END || relname,
               (SELECT string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' ORDER BY attnum)
                  FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped))
-  FROM pg_class c WHERE relnamespace = 'registry'::regnamespace ORDER BY relname COLLATE "C";
+  FROM pg_class c WHERE relnamespace IN ('registry'::regnamespace, '_registry'::regnamespace) ORDER BY relname COLLATE "C", relkind;
 SELECT typname, typtype FROM pg_type
  WHERE typnamespace = 'registry'::regnamespace AND typelem = 0 AND typrelid = 0 ORDER BY 1;
 SELECT count(*) AS others FROM pg_operator WHERE oprnamespace = 'registry'::regnamespace;
@@ -49,7 +50,8 @@ SELECT count(*) AS others FROM pg_operator WHERE oprnamespace = 'registry'::regn
 -- Everything in the schema is the extension's, and everything of the extension is in the schema.
 SELECT pg_describe_object(classid, objid, 0) FROM (
 	SELECT 'pg_proc'::regclass AS classid, oid AS objid FROM pg_proc WHERE pronamespace = 'registry'::regnamespace
-	UNION ALL SELECT 'pg_class'::regclass, oid FROM pg_class WHERE relnamespace = 'registry'::regnamespace AND relkind <> 'c') o
+	UNION ALL SELECT 'pg_class'::regclass, oid FROM pg_class
+	 WHERE relnamespace IN ('registry'::regnamespace, '_registry'::regnamespace) AND relkind <> 'c') o
  WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = o.classid AND d.objid = o.objid AND d.deptype = 'e')
  ORDER BY 1;
 
@@ -140,22 +142,25 @@ END $$;
 BEGIN;
 WITH quarantined AS (INSERT INTO registry.rate_sets (source, base, value_date, fetched_at, body_hash, status)
 	VALUES ('test', 'EUR', current_date, now(), '', 'quarantined') RETURNING id)
-INSERT INTO registry.rate_set_values SELECT id, currency, 1.1 FROM quarantined, unnest('{USD,GBP}'::text[]) currency;
+INSERT INTO _registry.rate_set_values SELECT id, currency, 1.1 FROM quarantined, unnest('{USD,GBP}'::text[]) currency;
 SELECT function, result(call) FROM calls ORDER BY seq;
 ROLLBACK;
 SELECT oid::regprocedure AS not_called FROM pg_proc p WHERE pronamespace = 'registry'::regnamespace AND prorettype NOT IN ('internal'::regtype, 'trigger'::regtype)
    AND (SELECT count(*) FROM calls WHERE function = p.proname)
        <> (SELECT count(*) FROM pg_proc q WHERE q.pronamespace = p.pronamespace AND q.proname = p.proname);
 
--- 5. Nothing in the way: a schema of that name is not taken over.
+-- 5. Nothing in the way: a schema of either name is not taken over.
 DROP TABLE calls;
 DROP FUNCTION result;
 DROP EXTENSION pg_registry CASCADE;
-SELECT count(*) FROM pg_namespace WHERE nspname = 'registry';
+SELECT count(*) FROM pg_namespace WHERE nspname ~ 'registry';
 CREATE SCHEMA registry;
 CREATE EXTENSION pg_registry;
 CREATE EXTENSION pg_registry SCHEMA registry;
 DROP SCHEMA registry;
+CREATE SCHEMA _registry;
+CREATE EXTENSION pg_registry;
+DROP SCHEMA _registry;
 CREATE EXTENSION pg_registry;
 CREATE SCHEMA elsewhere;
 ALTER EXTENSION pg_registry SET SCHEMA elsewhere;

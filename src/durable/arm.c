@@ -21,7 +21,7 @@
 #include "durable/statement.h"
 #include "durable/tables.h"
 
-/* Columns of registry.stamps that we read. */
+/* Columns of _registry.stamps that we read. */
 enum StampColumn
 {
 	STAMP_SYSTEM_IDENTIFIER = 1,
@@ -33,8 +33,8 @@ static const Oid stamp_types[STAMP_COLUMNS] = {INT8OID, OIDOID};
 
 /* Both at once, so that nobody ever sees the database without a stamp. */
 static PgrStatement replace_stamps = {
-	"WITH gone AS (DELETE FROM registry.stamps)"
-	" INSERT INTO registry.stamps (system_identifier, database, armed_by)"
+	"WITH gone AS (DELETE FROM _registry.stamps)"
+	" INSERT INTO _registry.stamps (system_identifier, database, armed_by)"
 	" VALUES ($1, $2, $3)",
 	3,
 	{INT8OID, OIDOID, TEXTOID},
@@ -73,7 +73,7 @@ find_fault(HeapTuple tuple, TupleDesc desc)
 static const char *
 why_held(Relation stamps, PgrTableView view)
 {
-	const char *why = "Nothing in registry.stamps says where it belongs.";
+	const char *why = "Nothing in _registry.stamps says where it belongs.";
 	Snapshot snapshot = pgr_tables_snapshot(view);
 	SysScanDesc scan = systable_beginscan(stamps, InvalidOid, false, snapshot,
 										  0, NULL);
@@ -95,7 +95,7 @@ pgr_arm_why_held(PgrTableView view)
 	const char *why;
 
 	if (!OidIsValid(table))
-		return "The table registry.stamps is missing.";
+		return "The table _registry.stamps is missing.";
 	stamps = table_open(table, AccessShareLock);
 	pgr_tables_check_columns(stamps, stamp_types, STAMP_COLUMNS);
 	why = why_held(stamps, view);

@@ -2,7 +2,7 @@
  * durable/arm.h
  *	  Is this database armed, or a copy of another one?  (S-3)
  *
- * registry.stamps names the cluster and the database in which CREATE EXTENSION
+ * _registry.stamps names the cluster and the database in which CREATE EXTENSION
  * or registry.arm() was executed.  Its rows go wherever the data go: a restored
  * dump, a copy made with TEMPLATE, a subscriber, an upgraded cluster have the
  * stamp of where they come from, beside one of their own or alone.  So a

@@ -96,7 +96,7 @@ open_index(Relation relation, LOCKMODE mode)
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("table \"%s.%s\" has lost its index", PGR_SCHEMA,
+			 errmsg("table \"%s.%s\" has lost its index", PGR_TABLE_SCHEMA,
 					RelationGetRelationName(relation))));
 }
 
@@ -114,7 +114,7 @@ insert_index_entry(Relation relation, Oid oid, HeapTuple tuple, Datum *values,
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("table \"%s.%s\" cannot have the index \"%s\"",
-						PGR_SCHEMA, RelationGetRelationName(relation),
+						PGR_TABLE_SCHEMA, RelationGetRelationName(relation),
 						RelationGetRelationName(index))));
 	for (int i = 0; i < info->ii_NumIndexAttrs; i++)
 	{

@@ -15,7 +15,7 @@
 #include "durable/tables.h"
 
 static PgrStatement insert_grant = {
-	"INSERT INTO registry.grants AS g"
+	"INSERT INTO _registry.grants AS g"
 	" (registry, privilege, grantee, grantee_oid, grantor)"
 	" VALUES ($1, $2, $3, $4, $5)"
 	" ON CONFLICT (registry, privilege, grantee) DO UPDATE"
@@ -28,7 +28,7 @@ static PgrStatement insert_grant = {
 };
 
 static PgrStatement delete_grant = {
-	"DELETE FROM registry.grants AS g"
+	"DELETE FROM _registry.grants AS g"
 	" WHERE g.registry OPERATOR(pg_catalog.=) $1"
 	" AND g.privilege OPERATOR(pg_catalog.=) $2"
 	" AND g.grantee OPERATOR(pg_catalog.=) $3 RETURNING 1::pg_catalog.int8",
@@ -38,7 +38,7 @@ static PgrStatement delete_grant = {
 };
 
 static PgrStatement delete_grants = {
-	"DELETE FROM registry.grants AS g"
+	"DELETE FROM _registry.grants AS g"
 	" WHERE g.registry OPERATOR(pg_catalog.=) $1",
 	1,
 	{TEXTOID},
@@ -46,7 +46,7 @@ static PgrStatement delete_grants = {
 };
 
 static PgrStatement rename_grants = {
-	"UPDATE registry.grants AS g SET registry = $2"
+	"UPDATE _registry.grants AS g SET registry = $2"
 	" WHERE g.registry OPERATOR(pg_catalog.=) $1",
 	2,
 	{TEXTOID, TEXTOID},
@@ -54,7 +54,7 @@ static PgrStatement rename_grants = {
 };
 
 static PgrStatement restore_grants = {
-	"WITH restored AS (UPDATE registry.grants AS g SET grantee_oid = r.oid"
+	"WITH restored AS (UPDATE _registry.grants AS g SET grantee_oid = r.oid"
 	" FROM pg_catalog.pg_roles AS r"
 	" WHERE r.rolname OPERATOR(pg_catalog.=) g.grantee"
 	" AND r.oid OPERATOR(pg_catalog.<>) g.grantee_oid RETURNING true)"
@@ -65,7 +65,7 @@ static PgrStatement restore_grants = {
 };
 
 static PgrStatement restore_owners = {
-	"WITH restored AS (UPDATE registry.definitions AS d SET owner_oid = r.oid"
+	"WITH restored AS (UPDATE _registry.definitions AS d SET owner_oid = r.oid"
 	" FROM pg_catalog.pg_roles AS r"
 	" WHERE r.rolname OPERATOR(pg_catalog.=) d.owner"
 	" AND r.oid OPERATOR(pg_catalog.<>) d.owner_oid RETURNING true)"
@@ -80,12 +80,12 @@ static PgrStatement restore_owners = {
  * one has been granted already need not come twice.
  */
 static PgrStatement pass_grants_on = {
-	"WITH orphans AS (DELETE FROM registry.grants AS g"
+	"WITH orphans AS (DELETE FROM _registry.grants AS g"
 	" WHERE g.grantee OPERATOR(pg_catalog.=) $1 AND NOT EXISTS"
 	" (SELECT FROM pg_catalog.pg_roles AS r"
 	" WHERE r.oid OPERATOR(pg_catalog.=) g.grantee_oid"
 	" AND r.rolname OPERATOR(pg_catalog.=) $1) RETURNING g.registry, g.privilege),"
-	" passed_on AS (INSERT INTO registry.grants AS g"
+	" passed_on AS (INSERT INTO _registry.grants AS g"
 	" (registry, privilege, grantee, grantee_oid, grantor)"
 	" SELECT o.registry, o.privilege, $2, $3, $4 FROM orphans AS o"
 	" ON CONFLICT (registry, privilege, grantee) DO UPDATE"
@@ -98,7 +98,7 @@ static PgrStatement pass_grants_on = {
 };
 
 static PgrStatement pass_registries_on = {
-	"WITH orphans AS (UPDATE registry.definitions AS d"
+	"WITH orphans AS (UPDATE _registry.definitions AS d"
 	" SET owner = $2, owner_oid = $3"
 	" WHERE d.owner OPERATOR(pg_catalog.=) $1 AND NOT EXISTS"
 	" (SELECT FROM pg_catalog.pg_roles AS r"

@@ -1,6 +1,6 @@
 /*
  * durable/grants.h
- *	  Changing grants: rows of registry.grants, whose trigger (trigger.c) does
+ *	  Changing grants: rows of _registry.grants, whose trigger (trigger.c) does
  *	  the rest.
  *
  * The caller has checked the role and holds the lock of the directory.

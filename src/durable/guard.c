@@ -148,7 +148,7 @@ static void
 add_problem(StringInfo problem, const OurTrigger *our, TriggerState state)
 {
 	appendStringInfo(problem, "%strigger \"%s\" on table %s.%s %s",
-					 problem->len > 0 ? ", " : "", our->name, PGR_SCHEMA,
+					 problem->len > 0 ? ", " : "", our->name, PGR_TABLE_SCHEMA,
 					 our->table,
 					 state == MISSING      ? "is missing" :
 						 state == DISABLED ? "is disabled" :
@@ -162,12 +162,12 @@ add_remedy(StringInfo remedy, const OurTrigger *our, TriggerState state)
 		appendStringInfo(
 			remedy,
 			" DROP TRIGGER IF EXISTS %s ON %s.%s; CREATE TRIGGER %s %s ON %s.%s FOR EACH %s EXECUTE FUNCTION %s.%s();",
-			our->name, PGR_SCHEMA, our->table, our->name, our->when,
-			PGR_SCHEMA, our->table,
+			our->name, PGR_TABLE_SCHEMA, our->table, our->name, our->when,
+			PGR_TABLE_SCHEMA, our->table,
 			TRIGGER_FOR_ROW(our->type) ? "ROW" : "STATEMENT", PGR_SCHEMA,
 			our->function);
 	appendStringInfo(remedy, " ALTER TABLE %s.%s ENABLE ALWAYS TRIGGER %s;",
-					 PGR_SCHEMA, our->table, our->name);
+					 PGR_TABLE_SCHEMA, our->table, our->name);
 }
 
 static void
@@ -226,7 +226,7 @@ static void
 fire_always(const OurTrigger *our)
 {
 	char *statement = psprintf("ALTER TABLE %s.%s ENABLE ALWAYS TRIGGER %s",
-							   PGR_SCHEMA, our->table, our->name);
+							   PGR_TABLE_SCHEMA, our->table, our->name);
 
 	if (SPI_connect() != SPI_OK_CONNECT ||
 		SPI_execute(statement, false, 0) != SPI_OK_UTILITY)
@@ -234,7 +234,7 @@ fire_always(const OurTrigger *our)
 	SPI_finish();
 	ereport(LOG,
 			(errmsg("trigger \"%s\" on table %s.%s fires always again",
-					our->name, PGR_SCHEMA, our->table)));
+					our->name, PGR_TABLE_SCHEMA, our->table)));
 }
 
 void

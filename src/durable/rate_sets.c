@@ -23,7 +23,7 @@
 #include "registry/write.h"
 #include "settings.h"
 
-/* Columns of registry.rate_sets. */
+/* Columns of _registry.rate_sets. */
 enum RateSetColumn
 {
 	SET_ID = 1,
@@ -43,7 +43,7 @@ static const Oid set_types[SET_COLUMNS] = {
 	TIMESTAMPTZOID, BYTEAOID, TEXTOID, TEXTOID,
 };
 
-/* Columns of registry.rate_set_values. */
+/* Columns of _registry.rate_set_values. */
 enum RateColumn
 {
 	RATE_SET = 1,
@@ -84,7 +84,7 @@ begin_scan(Scan *scan, bool sets, const char *index, PgrTableView view,
 	if (!OidIsValid(oid))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("table \"%s.%s\" has lost an index", PGR_SCHEMA,
+				 errmsg("table \"%s.%s\" has lost an index", PGR_TABLE_SCHEMA,
 						table)));
 	scan->index = index_open(oid, AccessShareLock);
 	scan->snapshot = pgr_tables_snapshot(view);
@@ -288,7 +288,11 @@ read_newest(PgrTableView view, PgrRateSetRow *row)
 	if (!pgr_rate_sets_last(view, &last))
 		return false;
 	if (pgr_rate_sets_newest(view, row))
+	{
 		pgr_rate_sets_read_rates(&row->set, view);
+		if (row->set.nrates == 0) /* a restore is at it */
+			return false;
+	}
 	else
 		memset(row, 0, sizeof(*row));
 	row->set.published_at = Max(row->set.published_at, last.set.fetched_at);

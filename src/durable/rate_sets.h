@@ -2,8 +2,8 @@
  * durable/rate_sets.h
  *	  Sets of exchange rates in their tables.
  *
- *		registry.rate_sets			one row for each set
- *		registry.rate_set_values	one row for each rate of a set
+ *		_registry.rate_sets			one row for each set
+ *		_registry.rate_set_values	one row for each rate of a set
  *
  * A set is added once, with all of its rates (F-3); after that only its status
  * changes.  Whoever adds one or changes a status holds the lock on the rates

@@ -19,7 +19,7 @@
 #include "durable/statement.h"
 
 static PgrStatement insert_set = {
-	"INSERT INTO registry.rate_sets (source, base, value_date, fetched_at,"
+	"INSERT INTO _registry.rate_sets (source, base, value_date, fetched_at,"
 	" published_at, body_hash, status, reason, role)"
 	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING id",
 	9,
@@ -29,7 +29,7 @@ static PgrStatement insert_set = {
 };
 
 static PgrStatement insert_rates = {
-	"INSERT INTO registry.rate_set_values (rate_set, currency, rate)"
+	"INSERT INTO _registry.rate_set_values (rate_set, currency, rate)"
 	" SELECT $1, u.currency, u.rate"
 	" FROM ROWS FROM (pg_catalog.unnest($2::pg_catalog.text[]),"
 	" pg_catalog.unnest($3::pg_catalog.numeric[])) AS u(currency, rate)",
@@ -39,7 +39,7 @@ static PgrStatement insert_rates = {
 };
 
 static PgrStatement accept_set = {
-	"UPDATE registry.rate_sets AS s SET status = 'published',"
+	"UPDATE _registry.rate_sets AS s SET status = 'published',"
 	" published_at = $2, role = $3 WHERE s.id OPERATOR(pg_catalog.=) $1"
 	" RETURNING s.id",
 	3,
@@ -48,7 +48,7 @@ static PgrStatement accept_set = {
 };
 
 static PgrStatement withdraw_set = {
-	"UPDATE registry.rate_sets AS s SET status = 'withdrawn',"
+	"UPDATE _registry.rate_sets AS s SET status = 'withdrawn',"
 	" reason = pg_catalog.concat_ws('; ', s.reason, $2), role = $3"
 	" WHERE s.id OPERATOR(pg_catalog.=) $1"
 	" RETURNING s.id",

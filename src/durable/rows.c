@@ -61,7 +61,7 @@ find_primary_key(const PgrRows *rows)
 			return indexes[i];
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("table \"%s.%s\" has lost its primary key", PGR_SCHEMA,
+			 errmsg("table \"%s.%s\" has lost its primary key", PGR_TABLE_SCHEMA,
 					RelationGetRelationName(rows->table))));
 }
 

@@ -30,7 +30,7 @@
 int pgr_store_quiet_at = -1;
 
 static PgrStatement delete_all = {
-	"WITH gone AS (DELETE FROM registry.stored_entries AS e"
+	"WITH gone AS (DELETE FROM _registry.stored_entries AS e"
 	" WHERE e.registry OPERATOR(pg_catalog.=) $1 RETURNING e.expires_at)"
 	" SELECT pg_catalog.count(*) FROM gone WHERE expires_at IS NULL"
 	" OR expires_at OPERATOR(pg_catalog.>) $2",
@@ -40,7 +40,7 @@ static PgrStatement delete_all = {
 };
 
 static PgrStatement rename_entries = {
-	"UPDATE registry.stored_entries AS e SET registry = $2"
+	"UPDATE _registry.stored_entries AS e SET registry = $2"
 	" WHERE e.registry OPERATOR(pg_catalog.=) $1",
 	2,
 	{TEXTOID, TEXTOID},
@@ -48,7 +48,7 @@ static PgrStatement rename_entries = {
 };
 
 static PgrStatement insert_definition = {
-	"INSERT INTO registry.definitions (name, value_type, durable, max_age,"
+	"INSERT INTO _registry.definitions (name, value_type, durable, max_age,"
 	" on_stale, owner, owner_oid, created_at)"
 	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
 	8,
@@ -58,7 +58,7 @@ static PgrStatement insert_definition = {
 };
 
 static PgrStatement update_definition = {
-	"UPDATE registry.definitions AS d SET name = $1, value_type = $2,"
+	"UPDATE _registry.definitions AS d SET name = $1, value_type = $2,"
 	" durable = $3, max_age = $4, on_stale = $5, owner = coalesce($6, d.owner),"
 	" owner_oid = coalesce($7, d.owner_oid),"
 	" created_at = $8 WHERE d.name OPERATOR(pg_catalog.=) $9",
@@ -69,7 +69,7 @@ static PgrStatement update_definition = {
 };
 
 static PgrStatement delete_definition = {
-	"DELETE FROM registry.definitions AS d"
+	"DELETE FROM _registry.definitions AS d"
 	" WHERE d.name OPERATOR(pg_catalog.=) $1",
 	1,
 	{TEXTOID},
@@ -335,7 +335,7 @@ rename_rows(const PgrDefinition *definition, const PgrDefinition *altered)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("table \"%s.stored_entries\" has rows for a registry \"%s\" already",
-						PGR_SCHEMA, altered->name),
+						PGR_TABLE_SCHEMA, altered->name),
 				 errhint("Delete them, or create that registry, which then has them.")));
 	values[0] = name_datum(definition);
 	values[1] = name_datum(altered);

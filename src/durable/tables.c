@@ -41,7 +41,7 @@
 Oid
 pgr_tables_named(const char *name)
 {
-	Oid schema = get_namespace_oid(PGR_SCHEMA, true);
+	Oid schema = get_namespace_oid(PGR_TABLE_SCHEMA, true);
 
 	if (!OidIsValid(schema) || !OidIsValid(pgr_directory_extension()))
 		return InvalidOid;
@@ -129,7 +129,7 @@ pgr_tables_check_columns(Relation relation, const Oid *types, int n)
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("table \"%s.%s\" is not what this version of pg_registry expects",
-					PGR_SCHEMA, RelationGetRelationName(relation)),
+					PGR_TABLE_SCHEMA, RelationGetRelationName(relation)),
 			 errhint("Run ALTER EXTENSION pg_registry UPDATE, and restart the server if its library is the older one.")));
 }
 

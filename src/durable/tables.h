@@ -2,15 +2,15 @@
  * durable/tables.h
  *	  The tables of the extension: where they are, and how their rows look.
  *
- *		registry.definitions	one row for each registry
- *		registry.stored_entries	one row for each entry of a durable registry
- *		registry.grants			one row for each privilege of each grantee
- *		registry.changes	what standbys are to read anew (changes.h)
+ *		_registry.definitions	one row for each registry
+ *		_registry.stored_entries	one row for each entry of a durable registry
+ *		_registry.grants			one row for each privilege of each grantee
+ *		_registry.changes	what standbys are to read anew (changes.h)
  *
  * and, read and written by rate_sets.h,
  *
- *		registry.rate_sets			one row for each set of exchange rates
- *		registry.rate_set_values	one row for each rate of a set
+ *		_registry.rate_sets			one row for each set of exchange rates
+ *		_registry.rate_set_values	one row for each rate of a set
  *
  * They are ordinary tables: WAL, crash recovery, dumps and replication are
  * PostgreSQL's own (D-1, D-2).  They are found by name, as a dump finds them.
@@ -25,9 +25,10 @@
 
 #include "registry/table.h"
 
-#define PGR_SCHEMA "registry"
+#define PGR_SCHEMA "registry"        /* of functions */
+#define PGR_TABLE_SCHEMA "_registry" /* of tables, which a dump has first */
 
-/* Columns of registry.definitions. */
+/* Columns of _registry.definitions. */
 enum PgrDefinitionColumn
 {
 	PGR_DEF_NAME = 1,
@@ -43,7 +44,7 @@ enum PgrDefinitionColumn
 	PGR_DEF_COLUMNS = PGR_DEF_CREATED_AT
 };
 
-/* Columns of registry.stored_entries. */
+/* Columns of _registry.stored_entries. */
 enum PgrEntryColumn
 {
 	PGR_ENTRY_REGISTRY = 1,
@@ -54,7 +55,7 @@ enum PgrEntryColumn
 	PGR_ENTRY_COLUMNS = PGR_ENTRY_EXPIRES_AT
 };
 
-/* Columns of registry.changes. */
+/* Columns of _registry.changes. */
 enum PgrChangesColumn
 {
 	PGR_CHANGES_WRITTEN_BY = 1,
@@ -63,7 +64,7 @@ enum PgrChangesColumn
 	PGR_CHANGES_COLUMNS = PGR_CHANGES_KEYS
 };
 
-/* Columns of registry.grants that we read. */
+/* Columns of _registry.grants that we read. */
 enum PgrGrantColumn
 {
 	PGR_GRANT_REGISTRY = 1,

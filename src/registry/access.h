@@ -3,7 +3,7 @@
  *	  Who may read, write and administer a registry.
  *
  * A registry's owner and superusers may do all.  Everybody else needs a grant:
- * a row of registry.grants, of which the image keeps a copy in the "extra" part
+ * a row of _registry.grants, of which the image keeps a copy in the "extra" part
  * of the registry's block, where it is read under the statement's pin (R-1) and
  * stays when entries change.  So a right is as old as the entries that it lets
  * somebody see.  Writers decide on what is newest.

@@ -147,8 +147,8 @@ SELECT sum(registry.put_many('d1000000', o))
 CREATE TABLE bench.plain (
     registry text COLLATE "C", key text COLLATE "C", value text NOT NULL, updated_at timestamptz NOT NULL DEFAULT now(),
     expires_at timestamptz, PRIMARY KEY (registry, key)) WITH (fillfactor = 90);
-INSERT INTO bench.plain SELECT registry, key, value FROM registry.stored_entries;
-VACUUM (ANALYZE) bench.plain, registry.stored_entries;
+INSERT INTO bench.plain SELECT registry, key, value FROM _registry.stored_entries;
+VACUUM (ANALYZE) bench.plain, _registry.stored_entries;
 
 -- As bench.puts, into the plain table.
 CREATE PROCEDURE bench.upserts(name text, keys int, most int, ms int, OUT ns float8) LANGUAGE plpgsql AS $$

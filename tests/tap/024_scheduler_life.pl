@@ -147,7 +147,7 @@ $_->quit for @sessions;
 is(scalar(() = $web->requests), $before + 1, 'which was one more request');
 
 # Killed hard, it takes the server's memory with it; after the restart of all, rates are back.
-wait_for('count(*) = 1 FROM registry.rate_set_values WHERE rate = 1.13', 'the rates are in a table');
+wait_for('count(*) = 1 FROM _registry.rate_set_values WHERE rate = 1.13', 'the rates are in a table');
 hang();
 $pid = one('scheduler_pid FROM registry.status()');
 $web->serve({ body => rates('1.14') });
@@ -156,7 +156,7 @@ kill 'KILL', $pid;
 $node->wait_for_log(qr/database system is ready to accept connections/, $offset);
 wait_for("rate = 1.13 FROM registry.rates WHERE currency = 'USD'", 'after kill -9 rates are back');
 is(one("ok FROM registry.refresh('rates')"), 't', 'and are fetched again');
-wait_for('count(*) = 1 FROM registry.rate_set_values WHERE rate = 1.14', 'into the table');
+wait_for('count(*) = 1 FROM _registry.rate_set_values WHERE rate = 1.14', 'into the table');
 
 # A backend that dies in the middle of its reads does the same.
 $session = $node->background_psql('postgres', on_error_stop => 0);

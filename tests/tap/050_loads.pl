@@ -229,7 +229,7 @@ $holder = hold('postgres');
 
 my $writer = RawProtocol->new($node, 'postgres');
 $writer->query("SELECT registry.create_registry('r', 'text')");
-$writer->query("ALTER TABLE registry.stored_entries $_ TRIGGER changed") for 'DISABLE', 'ENABLE ALWAYS';
+$writer->query("ALTER TABLE _registry.stored_entries $_ TRIGGER changed") for 'DISABLE', 'ENABLE ALWAYS';
 $writer->query("BEGIN; SELECT registry.put('r', 'k', 'v')");
 $holder->close;
 ok($node->poll_query_until('postgres', "SELECT state = 'loading' FROM registry.registries WHERE name = 'r'"), 'a registry says that it is being loaded');

@@ -90,7 +90,7 @@ sub contents
 	for my $sql ("SELECT name, value_type, keys, durable, max_age, on_stale, entries FROM registry.registries WHERE name <> 'rates' ORDER BY name COLLATE \"C\"",
 		"SELECT r.name, e.key, md5(e.value::text), length(e.value::text), e.updated_at, e.expires_at FROM registry.registries r, registry.entries(r.name) e WHERE r.durable ORDER BY r.name COLLATE \"C\", e.key COLLATE \"C\"",
 		(map { "SELECT key, registry.get_$_('$_', key) FROM registry.entries('$_') WHERE key <> 'MB' ORDER BY key COLLATE \"C\"" } qw(text numeric float8 bigint boolean timestamptz)),
-		'SELECT registry, privilege, grantee, grantee_oid, grantor, granted_at FROM registry.grants ORDER BY 1, 2, 3',
+		'SELECT registry, privilege, grantee, grantee_oid, grantor, granted_at FROM _registry.grants ORDER BY 1, 2, 3',
 		'SELECT * FROM from_registry', 'SELECT * FROM a_view', 'SELECT count(*), min(what) FROM orders', "SELECT count(*) FROM pg_constraint WHERE conrelid = 'orders'::regclass")
 	{
 		push @lines, map { join('|', map { $_ // 'NULL' } @$_) } $s->query($sql);
@@ -106,7 +106,7 @@ sub same
 	ok($got eq $expected, "$name: the same") or diag(join("\n", map { substr($_, 0, 200) } grep { index("$expected\n", "$_\n") < 0 } split(/\n/, $got)), "\n-- expected:\n", join("\n", map { substr($_, 0, 200) } grep { index("$got\n", "$_\n") < 0 } split(/\n/, $expected)));
 	# after pg_restore --disable-triggers they stay where they are, until a load has made the triggers fire ALWAYS again
 	$node->poll_query_until($database, "SELECT bool_and(tgenabled = 'A') FROM pg_trigger
-		WHERE tgrelid IN ('registry.definitions'::regclass, 'registry.stored_entries'::regclass, 'registry.grants'::regclass) AND NOT tgisinternal")
+		WHERE tgrelid IN ('_registry.definitions'::regclass, '_registry.stored_entries'::regclass, '_registry.grants'::regclass) AND NOT tgisinternal")
 	  or die "$name: the triggers are not back" if $name =~ /^schema, then data/;
 	# so that the image knows them, if nothing has told it
 	$node->safe_psql($database, "SELECT registry.alter_registry(name, '{}') FROM registry.registries WHERE durable");
@@ -163,7 +163,7 @@ my @restores = (
 	[ 'by a member of pg_read_all_data', [ 'pg_restore', '-e', "$tmp/reader" ] ],
 	[ 'INSERTs', [ @psql, '-f', "$tmp/inserts.sql" ] ],
 	[ 'INSERTs with columns', [ @psql, '-f', "$tmp/columns.sql" ] ],
-	[ 'schema, then data', [ 'pg_restore', '-e', "$tmp/schema" ], (map { [ 'pg_restore', '-e', '--data-only', '--disable-triggers', '-n', $_, "$tmp/data" ] } qw(registry public)), [ @psql, '-c', 'REFRESH MATERIALIZED VIEW from_registry', '-c', 'REFRESH MATERIALIZED VIEW a_view' ] ],
+	[ 'schema, then data', [ 'pg_restore', '-e', "$tmp/schema" ], (map { [ 'pg_restore', '-e', '--data-only', '--disable-triggers', '-n', $_, "$tmp/data" ] } qw(_registry public)), [ @psql, '-c', 'REFRESH MATERIALIZED VIEW from_registry', '-c', 'REFRESH MATERIALIZED VIEW a_view' ] ],
 	[ 'sections', map { [ 'pg_restore', '-e', "--section=$_", "$tmp/custom" ] } qw(pre-data data post-data) ],
 	[ 'over it', [ 'pg_restore', '-e', "$tmp/custom" ], [ 'pg_restore', '-e', '--clean', '--if-exists', "$tmp/custom" ] ],
 	[ 'over it, in one transaction', [ 'pg_restore', '-e', "$tmp/custom" ], [ 'pg_restore', '-e', '-1', '--clean', '--if-exists', "$tmp/custom" ] ],
@@ -179,7 +179,7 @@ for my $restore (@restores)
 		$node->safe_psql('postgres', "CREATE DATABASE $database OWNER dba;" . sprintf($n % 3 ? $odd =~ s/%s/$database/gr : ''));
 		program($where, @$_, at($node), '-d', $database) for @commands;
 		same($node, $database, $expected, $where);
-		is($node->safe_psql($database, 'SELECT string_agg(DISTINCT tgenabled::text, \'\') FROM pg_trigger WHERE tgrelid IN (\'registry.definitions\'::regclass, \'registry.stored_entries\'::regclass, \'registry.grants\'::regclass)'), 'A', "$where: triggers fire always");
+		is($node->safe_psql($database, 'SELECT string_agg(DISTINCT tgenabled::text, \'\') FROM pg_trigger WHERE tgrelid IN (\'_registry.definitions\'::regclass, \'_registry.stored_entries\'::regclass, \'_registry.grants\'::regclass)'), 'A', "$where: triggers fire always");
 		$node->safe_psql('postgres', "DROP DATABASE $database");
 	}
 }
@@ -224,7 +224,7 @@ like($refused, qr/does not exist or you may not read it/, 'a role of that name i
 is(rights($source, 'owned'), 'clerk reads writes, guest reads writes, somebody writes', 'grants hold after a restore in their cluster');
 is(rights($node{other}, 'owned'), 'clerk writes, guest writes, somebody writes', 'in another one only those to everybody do');
 is($node{other}->safe_psql('owned', 'SELECT ok FROM registry.checks WHERE check_name = \'grants_resolved\''), 'f', 'registry.checks says so');
-my $registries = $node{other}->safe_psql('owned', 'SELECT count(*) FROM registry.definitions');
+my $registries = $node{other}->safe_psql('owned', 'SELECT count(*) FROM _registry.definitions');
 is($node{other}->safe_psql('owned', 'SELECT registry.restore_grants()'), $registries + 2, 'restore_grants() gives them back, by name');
 is(rights($node{other}, 'owned'), rights($source, 'owned'), 'then all of them hold');
 is($node{other}->safe_psql('owned', 'SELECT ok FROM registry.checks WHERE check_name = \'grants_resolved\''), 't', 'and nothing is left to do');
@@ -238,9 +238,9 @@ is(rights($source, 'owned'), 'clerk reads writes, guest reads writes, somebody w
 
 for my $role (qw(dba reader clerk))
 {
-	(undef, undef, $refused) = $source->psql('app', "SET ROLE $role; SELECT count(*) FROM registry.stored_entries");
+	(undef, undef, $refused) = $source->psql('app', "SET ROLE $role; SELECT count(*) FROM _registry.stored_entries");
 	$role eq 'clerk' ? like($refused, qr/permission denied/, "$role cannot read the tables") : is($refused, '', "$role can read the tables");
-	(undef, undef, $refused) = $source->psql('app', "SET ROLE $role; DELETE FROM registry.stored_entries");
+	(undef, undef, $refused) = $source->psql('app', "SET ROLE $role; DELETE FROM _registry.stored_entries");
 	like($refused, qr/permission denied/, "$role cannot change them");
 }
 
@@ -248,22 +248,51 @@ for my $role (qw(dba reader clerk))
 # A constraint that is checked while data are copied (docs/operations.md)
 # ---------------------------------------------------------------------------
 
+# The rates are constants of the table, so that what has been fetched meanwhile does not matter.
 $source->safe_psql('postgres', 'CREATE DATABASE checked');
-$source->safe_psql('checked', "CREATE EXTENSION pg_registry; SELECT registry.create_registry('s', 'text', durable => true); SELECT registry.put('s', 'k', 'v');
-	CREATE SCHEMA zoo; CREATE TABLE zoo.checked (k text CHECK (registry.get_text('s', k) IS NOT NULL)); INSERT INTO zoo.checked VALUES ('k');
-	CREATE TABLE public.checked (k text CHECK (registry.get_text('s', k) IS NOT NULL)); INSERT INTO public.checked VALUES ('k')");
-program('checked', 'pg_dump', '-Fc', '-f', "$tmp/checked", at($source), 'checked');
-$source->safe_psql('postgres', 'CREATE DATABASE early');
-IPC::Run::run([ 'pg_restore', '-d', 'early', at($source), "$tmp/checked" ], '>', \$out, '2>', \$err);
-is($source->safe_psql('early', 'SELECT count(*) FROM zoo.checked'), 1, 'a table in a schema that sorts after registry');
-note("public: " . $source->safe_psql('early', 'SELECT count(*) FROM public.checked') . " $err");
+my @schemas = ('public', 'a', 'zoo', '"UPPER"');
+$source->safe_psql('checked', "CREATE EXTENSION pg_registry; SELECT registry.create_registry('s', 'text'); SELECT registry.put('s', 'k', 'v');
+	SELECT registry.set_rates('EUR', '{\"USD\": 1.25}', '2025-02-03'), registry.set_rates('EUR', '{\"USD\": 1.5}', '2025-02-04')");
+$source->safe_psql('checked', "CREATE SCHEMA IF NOT EXISTS $_;
+	CREATE TABLE $_.checked (k text CHECK (registry.get_text('s', k) IS NOT NULL), usd numeric CHECK (usd = registry.rate('EUR', 'USD', on_date => '2025-02-03')));
+	INSERT INTO $_.checked VALUES ('k', 1.25)") for @schemas;
+sub count_checked { my ($database, @in) = @_; return $source->safe_psql($database, 'SELECT ' . join(' + ', map { "(SELECT count(*) FROM $_.checked)" } @in)) }
+
+# As it is, but for a schema whose name sorts before ours.
+program('checked', 'pg_dump', @$_, '-N', '"UPPER"', at($source), 'checked') for [ '-Fc', '-f', "$tmp/checked" ], [ '-Fp', '-f', "$tmp/checked.sql" ];
+for my $case ([ 'pg_restore', '-e', "$tmp/checked" ], [ @psql, '-f', "$tmp/checked.sql" ])
+{
+	$source->safe_psql('postgres', 'CREATE DATABASE early');
+	program('tables with constraints', @$case, at($source), '-d', 'early');
+	is(count_checked('early', 'public', 'a', 'zoo'), 3, 'our tables come before those with constraints');
+	$source->safe_psql('postgres', 'DROP DATABASE early');
+}
+
+# Step by step, in any order and in parallel.
+program('checked', 'pg_dump', '-Fd', '-f', "$tmp/checked.d", at($source), 'checked');
 $source->safe_psql('postgres', 'CREATE DATABASE late');
-program('ours first', @$_, at($source), '-d', 'late', "$tmp/checked")
-  for [ 'pg_restore', '-e', '--section=pre-data' ], [ 'pg_restore', '-e', '--section=data', '-n', 'registry' ];
-IPC::Run::run([ 'sh', '-c', "pg_restore -l $tmp/checked | grep -v 'TABLE DATA registry ' >$tmp/list" ]);
-program('the rest', @$_, at($source), '-d', 'late', '-L', "$tmp/list", "$tmp/checked")
-  for [ 'pg_restore', '-e', '--section=data' ], [ 'pg_restore', '-e', '--section=post-data' ];
-is($source->safe_psql('late', 'SELECT (SELECT count(*) FROM zoo.checked) + (SELECT count(*) FROM public.checked)'), 2, 'our tables first, then all others');
+program('ours first', @$_, at($source), '-d', 'late', "$tmp/checked.d")
+  for [ 'pg_restore', '-e', '--section=pre-data' ], [ 'pg_restore', '-e', '-j2', '--section=data', '-n', '_registry' ];
+IPC::Run::run([ 'sh', '-c', "pg_restore -l $tmp/checked.d | grep -v 'TABLE DATA _registry ' >$tmp/list" ]);
+program('the rest', @$_, at($source), '-d', 'late', '-L', "$tmp/list", "$tmp/checked.d")
+  for [ 'pg_restore', '-e', '-j2', '--section=data' ], [ 'pg_restore', '-e', '--section=post-data' ];
+is(count_checked('late', @schemas), 4, 'our tables first, then all others');
+
+# Sets of rates and their values: two tables that are copied in any order.
+my ($archive_list) = IPC::Run::run([ 'pg_restore', '-l', "$tmp/checked.d" ], '>', \$out) ? $out : die;
+for my $order ('rate_sets', 'rate_set_values')
+{
+	my @lines = grep { /TABLE DATA _registry/ } split /\n/, $archive_list;
+	my $database = "first_$order";
+
+	PostgreSQL::Test::Utils::append_to_file("$tmp/list.$order", join("\n", (grep { / $order / } @lines), (grep { !/ $order / } @lines), ''));
+	$source->safe_psql('postgres', "CREATE DATABASE $database");
+	program("$order first", @$_, at($source), '-d', $database, "$tmp/checked.d")
+	  for [ 'pg_restore', '-e', '--section=pre-data' ], [ 'pg_restore', '-e', '-L', "$tmp/list.$order" ];
+	is($source->safe_psql($database, "SELECT string_agg(registry.rate('EUR', 'USD', on_date => d)::text, ' ') FROM unnest('{2025-02-03,2025-02-04,2025-02-05}'::date[]) d"),
+		'1.25 1.5 1.5', "$order first: rates of past days");
+	is($source->safe_psql($database, "SELECT registry.rate('EUR', 'USD')"), '1.5', '... and the last ones');
+}
 
 $_->stop for values %node, $third;
 done_testing();

@@ -108,9 +108,9 @@ push @reads, [ "as $_", "SET ROLE $_; SELECT name, entries FROM registry.registr
 push @reads, [ "bob: $_", "SET ROLE bob; SELECT $_" ]
   for "registry.get_text('text', 'a')", "registry.registry_exists('text')", "count(*) FROM registry.registries WHERE name <> 'rates'", "* FROM registry.entries('text')",
   "registry.put('text', 'a', 'b')", "registry.delete('text', 'a')", "registry.put_many('text', '{\"a\": \"b\"}')", "* FROM registry.verify('text')",
-  "registry.create_registry('text', 'text', durable => true)", "count(*) FROM registry.stored_entries", "count(*) FROM registry.definitions";
-push @reads, [ 'alice: the table', 'SET ROLE alice; SELECT count(*) FROM registry.stored_entries' ];
-push @reads, [ 'alice: DML', "SET ROLE alice; INSERT INTO registry.stored_entries (registry, key, value) VALUES ('text', 'z', 'z')" ];
+  "registry.create_registry('text', 'text', durable => true)", "count(*) FROM _registry.stored_entries", "count(*) FROM _registry.definitions";
+push @reads, [ 'alice: the table', 'SET ROLE alice; SELECT count(*) FROM _registry.stored_entries' ];
+push @reads, [ 'alice: DML', "SET ROLE alice; INSERT INTO _registry.stored_entries (registry, key, value) VALUES ('text', 'z', 'z')" ];
 push @reads, [ 'a parallel query', 'BEGIN; SET LOCAL force_parallel_mode = on; SET LOCAL parallel_setup_cost = 0; SET LOCAL parallel_tuple_cost = 0; SET LOCAL min_parallel_table_scan_size = 0;
 	SELECT count(*) FROM numbers WHERE registry.get_bigint(\'many\', id) > 100; SELECT count(*) FROM numbers n, registry.entries(\'numeric\') e; COMMIT' ];
 
@@ -132,40 +132,40 @@ my %own = (
 	'savepoint' => "SAVEPOINT s; SELECT registry.put('text', 'own', '1'); SAVEPOINT t; SELECT registry.put('text', 'own', '2'); SELECT registry.delete('text', 'a'); $look; ROLLBACK TO t; $look; RELEASE s; $look",
 	'exception block' => "DO \$\$ BEGIN PERFORM registry.put('text', 'own', '1'); BEGIN PERFORM registry.put('text', 'own', '2'); RAISE EXCEPTION 'x'; EXCEPTION WHEN raise_exception THEN NULL; END; END \$\$; $look",
 	'a cursor' => "SELECT registry.put('text', 'own', '1'); DECLARE c CURSOR FOR SELECT registry.get_text('text', 'own') FROM generate_series(1, 2); FETCH c; SELECT registry.put('text', 'own', '2'); FETCH c; $look",
-	'INSERT' => "INSERT INTO registry.stored_entries (registry, key, value) VALUES ('text', 'own', 'v'), ('text', 'b', 'v'); $look",
-	'ON CONFLICT' => "INSERT INTO registry.stored_entries (registry, key, value) VALUES ('text', 'own', 'v'), ('text', 'a', 'w') ON CONFLICT (registry, key) DO UPDATE SET value = excluded.value || '!'; $look",
-	'ON CONFLICT DO NOTHING' => "INSERT INTO registry.stored_entries (registry, key, value) VALUES ('text', 'own', 'v'), ('text', 'a', 'w') ON CONFLICT DO NOTHING; $look",
-	'UPDATE of a value' => "UPDATE registry.stored_entries SET value = value || '!' WHERE registry = 'text' AND key <> 'back\\slash'; SELECT key, md5(value::text) FROM registry.entries('text') ORDER BY key",
-	'UPDATE of a key' => "UPDATE registry.stored_entries SET key = 'own' WHERE registry = 'text' AND key = 'a'; $look",
-	'UPDATE of a registry' => "UPDATE registry.stored_entries SET registry = 'empty' WHERE registry = 'text'; $look; SELECT registry.entry_count('empty')",
-	'UPDATE to another type' => "UPDATE registry.stored_entries SET registry = 'bigint' WHERE registry = 'text' AND key = 'a'",
-	'UPDATE of expires_at' => "UPDATE registry.stored_entries SET expires_at = '2000-01-01 00:00:00+00' WHERE registry = 'text' AND key = 'a'; $look",
-	'DELETE' => "DELETE FROM registry.stored_entries WHERE registry = 'text' AND key IN ('a', ' '); $look",
-	'MERGE' => "MERGE INTO registry.stored_entries e USING (VALUES ('a', 'w'), ('own', 'v'), (' ', NULL)) v(key, value) ON e.registry = 'text' AND e.key = v.key
+	'INSERT' => "INSERT INTO _registry.stored_entries (registry, key, value) VALUES ('text', 'own', 'v'), ('text', 'b', 'v'); $look",
+	'ON CONFLICT' => "INSERT INTO _registry.stored_entries (registry, key, value) VALUES ('text', 'own', 'v'), ('text', 'a', 'w') ON CONFLICT (registry, key) DO UPDATE SET value = excluded.value || '!'; $look",
+	'ON CONFLICT DO NOTHING' => "INSERT INTO _registry.stored_entries (registry, key, value) VALUES ('text', 'own', 'v'), ('text', 'a', 'w') ON CONFLICT DO NOTHING; $look",
+	'UPDATE of a value' => "UPDATE _registry.stored_entries SET value = value || '!' WHERE registry = 'text' AND key <> 'back\\slash'; SELECT key, md5(value::text) FROM registry.entries('text') ORDER BY key",
+	'UPDATE of a key' => "UPDATE _registry.stored_entries SET key = 'own' WHERE registry = 'text' AND key = 'a'; $look",
+	'UPDATE of a registry' => "UPDATE _registry.stored_entries SET registry = 'empty' WHERE registry = 'text'; $look; SELECT registry.entry_count('empty')",
+	'UPDATE to another type' => "UPDATE _registry.stored_entries SET registry = 'bigint' WHERE registry = 'text' AND key = 'a'",
+	'UPDATE of expires_at' => "UPDATE _registry.stored_entries SET expires_at = '2000-01-01 00:00:00+00' WHERE registry = 'text' AND key = 'a'; $look",
+	'DELETE' => "DELETE FROM _registry.stored_entries WHERE registry = 'text' AND key IN ('a', ' '); $look",
+	'MERGE' => "MERGE INTO _registry.stored_entries e USING (VALUES ('a', 'w'), ('own', 'v'), (' ', NULL)) v(key, value) ON e.registry = 'text' AND e.key = v.key
 		WHEN MATCHED AND v.value IS NULL THEN DELETE WHEN MATCHED THEN UPDATE SET value = v.value WHEN NOT MATCHED THEN INSERT (registry, key, value) VALUES ('text', v.key, v.value); $look",
-	'CTEs' => "WITH d AS (DELETE FROM registry.stored_entries WHERE registry = 'text' AND key = 'a' RETURNING *), i AS (INSERT INTO registry.stored_entries (registry, key, value) SELECT 'text', 'own', value FROM d RETURNING registry.get_text('text', 'own') IS NULL AS none)
+	'CTEs' => "WITH d AS (DELETE FROM _registry.stored_entries WHERE registry = 'text' AND key = 'a' RETURNING *), i AS (INSERT INTO _registry.stored_entries (registry, key, value) SELECT 'text', 'own', value FROM d RETURNING registry.get_text('text', 'own') IS NULL AS none)
 		SELECT none, registry.get_text('text', 'a') FROM i; $look",
-	'FOR UPDATE' => "SELECT length(value) FROM registry.stored_entries WHERE registry = 'text' ORDER BY key FOR UPDATE; UPDATE registry.stored_entries SET value = 'v' WHERE registry = 'text' AND key = 'a'; $look",
-	'TRUNCATE' => "TRUNCATE registry.stored_entries; $look; SELECT registry.put('text', 'own', 'v'); $look; SELECT registry.entry_count('many')",
-	'TRUNCATE and back' => "SAVEPOINT s; TRUNCATE registry.stored_entries; $look; ROLLBACK TO s; $look",
-	'TRUNCATE with others' => "CREATE TABLE t (); TRUNCATE t, registry.stored_entries, registry.definitions; SELECT count(*) FROM registry.registries WHERE name <> 'rates'; $look",
-	'a registry in another form' => "INSERT INTO registry.stored_entries (registry, key, value) VALUES ('float8', 'own', ' 1.50 '), ('jsonb', 'own', '{\"b\":1,  \"a\" : 2}'), ('boolean', 'own', 'yes'), ('timestamptz', 'own', '2024-01-01 00:00:00-08'), ('numeric', 'own', ' 01.10 ');
-		SELECT registry, value FROM registry.stored_entries WHERE key = 'own' ORDER BY 1; SELECT r, registry.get_text(r, 'own') FROM unnest('{float8,jsonb,boolean,numeric,timestamptz}'::text[]) r",
-	'a bad value' => "INSERT INTO registry.stored_entries (registry, key, value) VALUES ('float8', 'own', 'x')",
-	'an empty key' => "INSERT INTO registry.stored_entries (registry, key, value) VALUES ('text', '', 'x')",
-	'a long key' => "INSERT INTO registry.stored_entries (registry, key, value) VALUES ('text', repeat('x', 1025), 'x')",
-	'a row of a memory registry' => "INSERT INTO registry.stored_entries (registry, key, value) VALUES ('memory', 'own', 'x')",
-	'a row of the rates' => "INSERT INTO registry.stored_entries (registry, key, value) VALUES ('rates', 'own', '1')",
-	'rows first, definition later' => "INSERT INTO registry.stored_entries (registry, key, value) VALUES ('later', 'k', 'v'); SELECT registry.registry_exists('later'); SELECT registry.create_registry('later', 'text', durable => true); SELECT registry.get_text('later', 'k'); SELECT registry.put('later', 'l', 'v'); SELECT key, value FROM registry.entries('later') ORDER BY 1",
-	'definitions: INSERT' => "INSERT INTO registry.definitions (name, value_type) VALUES ('mine', 'text'); SELECT registry.put('mine', 'k', 'v'); SELECT registry.get_text('mine', 'k'); SELECT name, owner FROM registry.registries WHERE name = 'mine'",
-	'definitions: DELETE' => "DELETE FROM registry.definitions WHERE name = 'text'; $look",
-	'definitions: another type' => "UPDATE registry.definitions SET value_type = 'jsonb' WHERE name = 'text'; SELECT registry.get('text', 'a')",
-	'definitions: another type that fits' => "UPDATE registry.definitions SET value_type = 'text' WHERE name = 'jsonb'; SELECT registry.get_text('jsonb', 'a'); SELECT registry.put('jsonb', 'own', 'no json'); SELECT registry.get('jsonb', 'own')",
-	'definitions: another name' => "UPDATE registry.definitions SET name = 'other' WHERE name = 'text'; SELECT registry.entry_count('other'); UPDATE registry.stored_entries SET registry = 'other' WHERE registry = 'text'; SELECT registry.get_text('other', 'a'); $look",
-	'definitions: not durable' => "UPDATE registry.definitions SET durable = false WHERE name = 'text'; SELECT registry.entry_count('text'); SELECT registry.put('text', 'own', 'v'); SELECT registry.get_text('text', 'own'); UPDATE registry.definitions SET durable = true WHERE name = 'text'; SELECT registry.get_text('text', 'a'), registry.get_text('text', 'own')",
-	'definitions: another owner' => "UPDATE registry.definitions SET owner = 'bob', owner_oid = 'bob'::regrole WHERE name = 'text'; SET LOCAL ROLE bob; SELECT registry.get_text('text', 'a')",
-	'definitions: no such owner' => "UPDATE registry.definitions SET owner = 'nobody' WHERE name = 'text'; SELECT registry.get_text('text', ' '); SET LOCAL ROLE alice; SELECT registry.get_text('text', ' ')",
-	(map { my ($what, $row) = @$_; ("definitions: $what" => "INSERT INTO registry.definitions (name, value_type, keys, notify, max_age, on_stale) VALUES ($row)") }
+	'FOR UPDATE' => "SELECT length(value) FROM _registry.stored_entries WHERE registry = 'text' ORDER BY key FOR UPDATE; UPDATE _registry.stored_entries SET value = 'v' WHERE registry = 'text' AND key = 'a'; $look",
+	'TRUNCATE' => "TRUNCATE _registry.stored_entries; $look; SELECT registry.put('text', 'own', 'v'); $look; SELECT registry.entry_count('many')",
+	'TRUNCATE and back' => "SAVEPOINT s; TRUNCATE _registry.stored_entries; $look; ROLLBACK TO s; $look",
+	'TRUNCATE with others' => "CREATE TABLE t (); TRUNCATE t, _registry.stored_entries, _registry.definitions; SELECT count(*) FROM registry.registries WHERE name <> 'rates'; $look",
+	'a registry in another form' => "INSERT INTO _registry.stored_entries (registry, key, value) VALUES ('float8', 'own', ' 1.50 '), ('jsonb', 'own', '{\"b\":1,  \"a\" : 2}'), ('boolean', 'own', 'yes'), ('timestamptz', 'own', '2024-01-01 00:00:00-08'), ('numeric', 'own', ' 01.10 ');
+		SELECT registry, value FROM _registry.stored_entries WHERE key = 'own' ORDER BY 1; SELECT r, registry.get_text(r, 'own') FROM unnest('{float8,jsonb,boolean,numeric,timestamptz}'::text[]) r",
+	'a bad value' => "INSERT INTO _registry.stored_entries (registry, key, value) VALUES ('float8', 'own', 'x')",
+	'an empty key' => "INSERT INTO _registry.stored_entries (registry, key, value) VALUES ('text', '', 'x')",
+	'a long key' => "INSERT INTO _registry.stored_entries (registry, key, value) VALUES ('text', repeat('x', 1025), 'x')",
+	'a row of a memory registry' => "INSERT INTO _registry.stored_entries (registry, key, value) VALUES ('memory', 'own', 'x')",
+	'a row of the rates' => "INSERT INTO _registry.stored_entries (registry, key, value) VALUES ('rates', 'own', '1')",
+	'rows first, definition later' => "INSERT INTO _registry.stored_entries (registry, key, value) VALUES ('later', 'k', 'v'); SELECT registry.registry_exists('later'); SELECT registry.create_registry('later', 'text', durable => true); SELECT registry.get_text('later', 'k'); SELECT registry.put('later', 'l', 'v'); SELECT key, value FROM registry.entries('later') ORDER BY 1",
+	'definitions: INSERT' => "INSERT INTO _registry.definitions (name, value_type) VALUES ('mine', 'text'); SELECT registry.put('mine', 'k', 'v'); SELECT registry.get_text('mine', 'k'); SELECT name, owner FROM registry.registries WHERE name = 'mine'",
+	'definitions: DELETE' => "DELETE FROM _registry.definitions WHERE name = 'text'; $look",
+	'definitions: another type' => "UPDATE _registry.definitions SET value_type = 'jsonb' WHERE name = 'text'; SELECT registry.get('text', 'a')",
+	'definitions: another type that fits' => "UPDATE _registry.definitions SET value_type = 'text' WHERE name = 'jsonb'; SELECT registry.get_text('jsonb', 'a'); SELECT registry.put('jsonb', 'own', 'no json'); SELECT registry.get('jsonb', 'own')",
+	'definitions: another name' => "UPDATE _registry.definitions SET name = 'other' WHERE name = 'text'; SELECT registry.entry_count('other'); UPDATE _registry.stored_entries SET registry = 'other' WHERE registry = 'text'; SELECT registry.get_text('other', 'a'); $look",
+	'definitions: not durable' => "UPDATE _registry.definitions SET durable = false WHERE name = 'text'; SELECT registry.entry_count('text'); SELECT registry.put('text', 'own', 'v'); SELECT registry.get_text('text', 'own'); UPDATE _registry.definitions SET durable = true WHERE name = 'text'; SELECT registry.get_text('text', 'a'), registry.get_text('text', 'own')",
+	'definitions: another owner' => "UPDATE _registry.definitions SET owner = 'bob', owner_oid = 'bob'::regrole WHERE name = 'text'; SET LOCAL ROLE bob; SELECT registry.get_text('text', 'a')",
+	'definitions: no such owner' => "UPDATE _registry.definitions SET owner = 'nobody' WHERE name = 'text'; SELECT registry.get_text('text', ' '); SET LOCAL ROLE alice; SELECT registry.get_text('text', ' ')",
+	(map { my ($what, $row) = @$_; ("definitions: $what" => "INSERT INTO _registry.definitions (name, value_type, keys, notify, max_age, on_stale) VALUES ($row)") }
 		[ 'rates', "'rates', 'text', 'unique', false, NULL, 'serve'" ], [ 'a bad type', "'mine', 'money', 'unique', false, NULL, 'serve'" ],
 		[ 'duplicate keys', "'mine', 'text', 'duplicate', false, NULL, 'serve'" ], [ 'notify', "'mine', 'text', 'unique', true, NULL, 'serve'" ],
 		[ 'a bad max_age', "'mine', 'text', 'unique', false, '-1 s', 'serve'" ], [ 'a bad on_stale', "'mine', 'text', 'unique', false, NULL, 'x'" ],
@@ -175,7 +175,7 @@ my %own = (
 	'READ ONLY' => "SET TRANSACTION READ ONLY; SELECT registry.get_text('text', 'a'); SELECT registry.put('text', 'own', 'v')",
 	'parallel, with own changes' => "SELECT registry.put('many', '1', 0), registry.delete('many', '2'); SET LOCAL force_parallel_mode = on; SELECT sum(registry.get_bigint('many', id)) FROM numbers WHERE id < 10; SELECT count(*) FROM registry.entries('many')",
 	'PREPARE TRANSACTION' => "SELECT registry.put('text', 'own', 'v'); PREPARE TRANSACTION 'x'",
-	'session_replication_role' => "SET LOCAL session_replication_role = replica; INSERT INTO registry.stored_entries (registry, key, value) VALUES ('text', 'own', 'v'); SELECT registry.put('text', 'a', 'w'); $look",
+	'session_replication_role' => "SET LOCAL session_replication_role = replica; INSERT INTO _registry.stored_entries (registry, key, value) VALUES ('text', 'own', 'v'); SELECT registry.put('text', 'a', 'w'); $look",
 	'evil search_path' => "CREATE SCHEMA evil; CREATE FUNCTION evil.no(text, text) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''evil''; END'; CREATE OPERATOR evil.= (LEFTARG = text, RIGHTARG = text, FUNCTION = evil.no);
 		CREATE TABLE evil.stored_entries (); SET LOCAL search_path = evil, pg_catalog; SELECT registry.put('text', 'own', 'v'), registry.delete('text', ' '); SELECT registry.put_many('text', '{\"a\": \"w\"}'); $look; SELECT registry.clear('text'); SELECT registry.alter_registry('text', '{\"name\": \"o\"}'); SELECT registry.drop_registry('o')",
 );
@@ -225,7 +225,7 @@ $node->append_conf('postgresql.conf', "pg_registry.max_bytes_per_database = '1kB
 $node->reload;
 $node->poll_query_until('postgres', "SELECT current_setting('pg_registry.max_bytes_per_database') <> '0'") or die;
 $admin = session();
-run("BEGIN; UPDATE registry.definitions SET durable = false WHERE durable AND name <> 'memory'; UPDATE registry.definitions SET durable = true WHERE name <> 'memory'; COMMIT");
+run("BEGIN; UPDATE _registry.definitions SET durable = false WHERE durable AND name <> 'memory'; UPDATE _registry.definitions SET durable = true WHERE name <> 'memory'; COMMIT");
 # empty ones have room, and may have been loaded by now
 is($admin->one("SELECT string_agg(DISTINCT replace(state, 'loading', 'from table'), ', ') FROM registry.registries WHERE durable AND entries > 0"), 'from table', 'new definitions are read from the table');
 # A registry that is not durable has no way out.
@@ -248,36 +248,36 @@ sub contents { return $admin->one("SELECT coalesce(string_agg(key || '=' || regi
 
 # After each of these the image, the table and the last column are the same.
 my @commits = (
-	[ 'INSERT', "INSERT INTO registry.stored_entries (registry, key, value) VALUES ('r', 'a', '1'), ('r', 'b', '2')", 'a=1 b=2' ],
-	[ 'UPDATE', "UPDATE registry.stored_entries SET value = value || '!' WHERE registry = 'r'", 'a=1! b=2!' ],
-	[ 'keys that change places', "BEGIN; UPDATE registry.stored_entries SET key = 'x' WHERE registry = 'r' AND key = 'a'; UPDATE registry.stored_entries SET key = 'a' WHERE registry = 'r' AND key = 'b'; UPDATE registry.stored_entries SET key = 'b' WHERE registry = 'r' AND key = 'x'; COMMIT", 'a=2! b=1!' ],
-	[ 'put, UPDATE, delete, INSERT', "BEGIN; SELECT registry.put('r', 'c', '3'); UPDATE registry.stored_entries SET value = '4' WHERE registry = 'r' AND key = 'c'; SELECT registry.delete('r', 'c'); INSERT INTO registry.stored_entries (registry, key, value) VALUES ('r', 'c', '5'); COMMIT", 'a=2! b=1! c=5' ],
-	[ 'a rollback', "BEGIN; DELETE FROM registry.stored_entries; ROLLBACK", 'a=2! b=1! c=5' ],
-	[ 'a savepoint, rolled back', "BEGIN; SAVEPOINT s; TRUNCATE registry.stored_entries; ROLLBACK TO s; DELETE FROM registry.stored_entries WHERE key = 'c'; COMMIT", 'a=2! b=1!' ],
-	[ 'exception blocks', "DO \$\$ BEGIN INSERT INTO registry.stored_entries (registry, key, value) VALUES ('r', 'd', '1'); BEGIN DELETE FROM registry.stored_entries WHERE registry = 'r'; PERFORM 1/0; EXCEPTION WHEN division_by_zero THEN PERFORM registry.put('r', 'e', '1'); END; END \$\$", 'a=2! b=1! d=1 e=1' ],
-	[ 'COMMIT in a procedure', "DO \$\$ BEGIN FOR i IN 1..3 LOOP UPDATE registry.stored_entries SET value = i WHERE registry = 'r' AND key = 'd'; PERFORM registry.put('r', 'e', i); IF i = 2 THEN ROLLBACK; ELSE COMMIT; END IF; END LOOP; END \$\$", 'a=2! b=1! d=3 e=3' ],
-	[ 'CTEs', "WITH d AS (DELETE FROM registry.stored_entries WHERE registry = 'r' AND key IN ('a', 'b') RETURNING *), i AS (INSERT INTO registry.stored_entries (registry, key, value) SELECT 'r', 'f', string_agg(value, '+' ORDER BY key) FROM d) SELECT 1", 'd=3 e=3 f=2!+1!' ],
-	[ 'an expired entry', "UPDATE registry.stored_entries SET expires_at = '1999-01-01' WHERE registry = 'r' AND key = 'd'", 'e=3 f=2!+1!' ],
-	[ 'that lives again', "UPDATE registry.stored_entries SET expires_at = NULL WHERE registry = 'r' AND key = 'd'", 'd=3 e=3 f=2!+1!' ],
-	[ 'a cursor', "BEGIN; DECLARE c CURSOR FOR SELECT * FROM registry.stored_entries WHERE registry = 'r' AND key = 'd' FOR UPDATE; FETCH c; UPDATE registry.stored_entries SET value = 'c' WHERE CURRENT OF c; COMMIT", 'd=c e=3 f=2!+1!' ],
-	[ 'a trigger at commit', "CREATE TABLE log (id int); CREATE FUNCTION logged() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM registry.put(''r'', ''log'', NEW.id); UPDATE registry.stored_entries SET value = ''t'' WHERE registry = ''r'' AND key = ''d''; RETURN NULL; END';
+	[ 'INSERT', "INSERT INTO _registry.stored_entries (registry, key, value) VALUES ('r', 'a', '1'), ('r', 'b', '2')", 'a=1 b=2' ],
+	[ 'UPDATE', "UPDATE _registry.stored_entries SET value = value || '!' WHERE registry = 'r'", 'a=1! b=2!' ],
+	[ 'keys that change places', "BEGIN; UPDATE _registry.stored_entries SET key = 'x' WHERE registry = 'r' AND key = 'a'; UPDATE _registry.stored_entries SET key = 'a' WHERE registry = 'r' AND key = 'b'; UPDATE _registry.stored_entries SET key = 'b' WHERE registry = 'r' AND key = 'x'; COMMIT", 'a=2! b=1!' ],
+	[ 'put, UPDATE, delete, INSERT', "BEGIN; SELECT registry.put('r', 'c', '3'); UPDATE _registry.stored_entries SET value = '4' WHERE registry = 'r' AND key = 'c'; SELECT registry.delete('r', 'c'); INSERT INTO _registry.stored_entries (registry, key, value) VALUES ('r', 'c', '5'); COMMIT", 'a=2! b=1! c=5' ],
+	[ 'a rollback', "BEGIN; DELETE FROM _registry.stored_entries; ROLLBACK", 'a=2! b=1! c=5' ],
+	[ 'a savepoint, rolled back', "BEGIN; SAVEPOINT s; TRUNCATE _registry.stored_entries; ROLLBACK TO s; DELETE FROM _registry.stored_entries WHERE key = 'c'; COMMIT", 'a=2! b=1!' ],
+	[ 'exception blocks', "DO \$\$ BEGIN INSERT INTO _registry.stored_entries (registry, key, value) VALUES ('r', 'd', '1'); BEGIN DELETE FROM _registry.stored_entries WHERE registry = 'r'; PERFORM 1/0; EXCEPTION WHEN division_by_zero THEN PERFORM registry.put('r', 'e', '1'); END; END \$\$", 'a=2! b=1! d=1 e=1' ],
+	[ 'COMMIT in a procedure', "DO \$\$ BEGIN FOR i IN 1..3 LOOP UPDATE _registry.stored_entries SET value = i WHERE registry = 'r' AND key = 'd'; PERFORM registry.put('r', 'e', i); IF i = 2 THEN ROLLBACK; ELSE COMMIT; END IF; END LOOP; END \$\$", 'a=2! b=1! d=3 e=3' ],
+	[ 'CTEs', "WITH d AS (DELETE FROM _registry.stored_entries WHERE registry = 'r' AND key IN ('a', 'b') RETURNING *), i AS (INSERT INTO _registry.stored_entries (registry, key, value) SELECT 'r', 'f', string_agg(value, '+' ORDER BY key) FROM d) SELECT 1", 'd=3 e=3 f=2!+1!' ],
+	[ 'an expired entry', "UPDATE _registry.stored_entries SET expires_at = '1999-01-01' WHERE registry = 'r' AND key = 'd'", 'e=3 f=2!+1!' ],
+	[ 'that lives again', "UPDATE _registry.stored_entries SET expires_at = NULL WHERE registry = 'r' AND key = 'd'", 'd=3 e=3 f=2!+1!' ],
+	[ 'a cursor', "BEGIN; DECLARE c CURSOR FOR SELECT * FROM _registry.stored_entries WHERE registry = 'r' AND key = 'd' FOR UPDATE; FETCH c; UPDATE _registry.stored_entries SET value = 'c' WHERE CURRENT OF c; COMMIT", 'd=c e=3 f=2!+1!' ],
+	[ 'a trigger at commit', "CREATE TABLE log (id int); CREATE FUNCTION logged() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM registry.put(''r'', ''log'', NEW.id); UPDATE _registry.stored_entries SET value = ''t'' WHERE registry = ''r'' AND key = ''d''; RETURN NULL; END';
 		CREATE CONSTRAINT TRIGGER t AFTER INSERT ON log DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION logged(); INSERT INTO log VALUES (7)", 'd=t e=3 f=2!+1! log=7' ],
-	[ 'put_many of many', "SELECT registry.put_many('r', (SELECT jsonb_object_agg('k' || g, 'v') FROM generate_series(1, 12000) g)); DELETE FROM registry.stored_entries WHERE registry = 'r' AND key LIKE 'k%'", 'd=t e=3 f=2!+1! log=7' ],
-	[ 'TRUNCATE', "TRUNCATE registry.stored_entries", '' ],
+	[ 'put_many of many', "SELECT registry.put_many('r', (SELECT jsonb_object_agg('k' || g, 'v') FROM generate_series(1, 12000) g)); DELETE FROM _registry.stored_entries WHERE registry = 'r' AND key LIKE 'k%'", 'd=t e=3 f=2!+1! log=7' ],
+	[ 'TRUNCATE', "TRUNCATE _registry.stored_entries", '' ],
 	# what a superuser may do
-	[ 'replica', "SET session_replication_role = replica; INSERT INTO registry.stored_entries (registry, key, value) VALUES ('r', 'a', '1'); SELECT registry.put('r', 'b', '2'); RESET session_replication_role", 'a=1 b=2' ],
-	[ 'a trigger that changes values', "CREATE FUNCTION louder() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.value := NEW.value || ''!''; RETURN NEW; END'; CREATE TRIGGER a BEFORE INSERT OR UPDATE ON registry.stored_entries FOR EACH ROW EXECUTE FUNCTION louder();
-		INSERT INTO registry.stored_entries (registry, key, value) VALUES ('r', 'a', '1'), ('r', 'b', '2'), ('r', 'c', '3')
+	[ 'replica', "SET session_replication_role = replica; INSERT INTO _registry.stored_entries (registry, key, value) VALUES ('r', 'a', '1'); SELECT registry.put('r', 'b', '2'); RESET session_replication_role", 'a=1 b=2' ],
+	[ 'a trigger that changes values', "CREATE FUNCTION louder() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.value := NEW.value || ''!''; RETURN NEW; END'; CREATE TRIGGER a BEFORE INSERT OR UPDATE ON _registry.stored_entries FOR EACH ROW EXECUTE FUNCTION louder();
+		INSERT INTO _registry.stored_entries (registry, key, value) VALUES ('r', 'a', '1'), ('r', 'b', '2'), ('r', 'c', '3')
 			ON CONFLICT (registry, key) DO UPDATE SET value = excluded.value", 'a=1!! b=2!! c=3!' ],
 	[ 'a trigger that skips rows', "CREATE OR REPLACE FUNCTION louder() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN IF NEW.key = ''c'' THEN RETURN NULL; END IF; RETURN NEW; END';
-		INSERT INTO registry.stored_entries (registry, key, value) VALUES ('r', 'a', '0'), ('r', 'c', '0'), ('r', 'd', '0')
+		INSERT INTO _registry.stored_entries (registry, key, value) VALUES ('r', 'a', '0'), ('r', 'c', '0'), ('r', 'd', '0')
 			ON CONFLICT (registry, key) DO UPDATE SET value = excluded.value", 'a=0 b=2!! c=3! d=0' ],
-	[ 'a trigger that writes elsewhere', "SELECT registry.create_registry('audit', 'bigint', durable => true); CREATE OR REPLACE FUNCTION louder() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN IF NEW.registry = ''r'' THEN INSERT INTO registry.stored_entries (registry, key, value) VALUES (''audit'', NEW.key, 007) ON CONFLICT DO NOTHING; PERFORM registry.put(''audit'', NEW.key || 2, 8); DELETE FROM registry.stored_entries WHERE registry = ''r'' AND key = ''b''; END IF; RETURN NEW; END';
-		UPDATE registry.stored_entries SET value = '5' WHERE registry = 'r' AND key IN ('a', 'c'); DROP FUNCTION louder CASCADE", 'a=5 c=5 d=0' ],
-	[ 'ALTER TABLE', "ALTER TABLE registry.stored_entries ADD COLUMN note text DEFAULT 'n'; SELECT registry.put('r', 'a', '6'); ALTER TABLE registry.stored_entries DROP COLUMN note; SELECT registry.put('r', 'd', '6')", 'a=6 c=5 d=6' ],
-	[ 'no primary key', "ALTER TABLE registry.stored_entries DROP CONSTRAINT stored_entries_pkey; DELETE FROM registry.stored_entries WHERE registry = 'r' AND key IN ('c', 'd')", 'a=6' ],
-	[ 'another one', "ALTER TABLE registry.stored_entries ADD PRIMARY KEY (key, registry); SELECT registry.put('r', 'c', '7')", 'a=6 c=7' ],
-	[ 'rewritten', "CLUSTER registry.stored_entries USING stored_entries_pkey; VACUUM FULL registry.stored_entries; REINDEX TABLE registry.definitions; SELECT registry.put('r', 'd', '8')", 'a=6 c=7 d=8' ],
+	[ 'a trigger that writes elsewhere', "SELECT registry.create_registry('audit', 'bigint', durable => true); CREATE OR REPLACE FUNCTION louder() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN IF NEW.registry = ''r'' THEN INSERT INTO _registry.stored_entries (registry, key, value) VALUES (''audit'', NEW.key, 007) ON CONFLICT DO NOTHING; PERFORM registry.put(''audit'', NEW.key || 2, 8); DELETE FROM _registry.stored_entries WHERE registry = ''r'' AND key = ''b''; END IF; RETURN NEW; END';
+		UPDATE _registry.stored_entries SET value = '5' WHERE registry = 'r' AND key IN ('a', 'c'); DROP FUNCTION louder CASCADE", 'a=5 c=5 d=0' ],
+	[ 'ALTER TABLE', "ALTER TABLE _registry.stored_entries ADD COLUMN note text DEFAULT 'n'; SELECT registry.put('r', 'a', '6'); ALTER TABLE _registry.stored_entries DROP COLUMN note; SELECT registry.put('r', 'd', '6')", 'a=6 c=5 d=6' ],
+	[ 'no primary key', "ALTER TABLE _registry.stored_entries DROP CONSTRAINT stored_entries_pkey; DELETE FROM _registry.stored_entries WHERE registry = 'r' AND key IN ('c', 'd')", 'a=6' ],
+	[ 'another one', "ALTER TABLE _registry.stored_entries ADD PRIMARY KEY (key, registry); SELECT registry.put('r', 'c', '7')", 'a=6 c=7' ],
+	[ 'rewritten', "CLUSTER _registry.stored_entries USING stored_entries_pkey; VACUUM FULL _registry.stored_entries; REINDEX TABLE _registry.definitions; SELECT registry.put('r', 'd', '8')", 'a=6 c=7 d=8' ],
 );
 for my $commit (@commits)
 {
@@ -291,10 +291,10 @@ for my $commit (@commits)
 	is(problems(), '', "$name: the table has the same");
 }
 is($admin->one("SELECT string_agg(key || '=' || registry.get_text('audit', key), ' ' ORDER BY key) FROM registry.entries('audit')"), 'a=7 a2=8 c=7 c2=8', 'rows of another registry went there');
-run('ALTER TABLE registry.stored_entries DROP CONSTRAINT stored_entries_pkey', 'ALTER TABLE registry.stored_entries ADD PRIMARY KEY (registry, key)');
+run('ALTER TABLE _registry.stored_entries DROP CONSTRAINT stored_entries_pkey', 'ALTER TABLE _registry.stored_entries ADD PRIMARY KEY (registry, key)');
 
 # COPY: all of it or nothing.
-my $copy = "COPY registry.stored_entries (registry, key, value) FROM stdin;";
+my $copy = "COPY _registry.stored_entries (registry, key, value) FROM stdin;";
 for my $rows ([ "r\tz\tcopied\nr\ta\tcopied\n", qr/duplicate key value/, 'a duplicate' ], [ "r\ty\tcopied\naudit\ty\tno number\n", qr/invalid input syntax for type bigint: "no number"/, 'a bad value' ], [ "r\ty\tcopied\nr\tz\ttwo\\nlines\n", qr/^$/, 'good rows' ])
 {
 	my $before = contents();
@@ -304,14 +304,14 @@ for my $rows ([ "r\tz\tcopied\nr\ta\tcopied\n", qr/duplicate key value/, 'a dupl
 	is(problems(), '', 'in both');
 }
 
-run("DELETE FROM registry.stored_entries WHERE registry = 'r' AND key = 'y'", "INSERT INTO registry.stored_entries (registry, key, value) VALUES ('r', 'w', '1')");
+run("DELETE FROM _registry.stored_entries WHERE registry = 'r' AND key = 'y'", "INSERT INTO _registry.stored_entries (registry, key, value) VALUES ('r', 'w', '1')");
 $node->poll_query_until('postgres', "SELECT bool_and(state = 'resident') FROM registry.registries WHERE durable") or die 'not loaded';
 sub reload { return $admin->one("SELECT bool_and(registry.reload(name)) FROM registry.registries WHERE durable") }
 
 # Whoever changes the catalogue past ALTER TABLE is on his own: verify() says so, reload() repairs it.
-sub fires { $node->safe_psql('postgres', "SET allow_system_table_mods = on; UPDATE pg_trigger SET tgenabled = '$_[0]' WHERE tgname = 'changed' AND tgrelid = 'registry.stored_entries'::regclass; ALTER TABLE registry.stored_entries SET (fillfactor = 91)"); return }
+sub fires { $node->safe_psql('postgres', "SET allow_system_table_mods = on; UPDATE pg_trigger SET tgenabled = '$_[0]' WHERE tgname = 'changed' AND tgrelid = '_registry.stored_entries'::regclass; ALTER TABLE _registry.stored_entries SET (fillfactor = 91)"); return }
 fires('D');
-run("DELETE FROM registry.stored_entries WHERE registry = 'r' AND key = 'w'", "UPDATE registry.stored_entries SET value = '10' WHERE registry = 'r' AND key = 'z'", "INSERT INTO registry.stored_entries (registry, key, value) VALUES ('r', 'y', '1')");
+run("DELETE FROM _registry.stored_entries WHERE registry = 'r' AND key = 'w'", "UPDATE _registry.stored_entries SET value = '10' WHERE registry = 'r' AND key = 'z'", "INSERT INTO _registry.stored_entries (registry, key, value) VALUES ('r', 'y', '1')");
 fires('A');
 is($admin->one("SELECT string_agg(key || ' ' || problem, ', ' ORDER BY key) FROM registry.verify('r')"), 'w not in the table, y not in memory, z differs in memory', 'verify() finds what went past the triggers');
 is(reload(), 't', 'reload() loads it');
@@ -324,16 +324,16 @@ is(problems(), '', 'in both');
 
 my %write = (
 	put => sub { "SELECT registry.put('r', 'a', '$_[0]')" },
-	UPDATE => sub { "UPDATE registry.stored_entries SET value = '$_[0]' WHERE registry = 'r' AND key = 'a'" },
-	'ON CONFLICT' => sub { "INSERT INTO registry.stored_entries (registry, key, value) VALUES ('r', 'a', '$_[0]') ON CONFLICT (registry, key) DO UPDATE SET value = excluded.value" },
+	UPDATE => sub { "UPDATE _registry.stored_entries SET value = '$_[0]' WHERE registry = 'r' AND key = 'a'" },
+	'ON CONFLICT' => sub { "INSERT INTO _registry.stored_entries (registry, key, value) VALUES ('r', 'a', '$_[0]') ON CONFLICT (registry, key) DO UPDATE SET value = excluded.value" },
 	'put_many' => sub { "SELECT registry.put_many('r', '{\"a\": \"$_[0]\"}')" },
-	'DELETE and INSERT' => sub { "DELETE FROM registry.stored_entries WHERE registry = 'r' AND key = 'a'; INSERT INTO registry.stored_entries (registry, key, value) VALUES ('r', 'a', '$_[0]')" },
+	'DELETE and INSERT' => sub { "DELETE FROM _registry.stored_entries WHERE registry = 'r' AND key = 'a'; INSERT INTO _registry.stored_entries (registry, key, value) VALUES ('r', 'a', '$_[0]')" },
 );
 for my $state ('resident', 'from table')
 {
 	if ($state eq 'from table')
 	{
-		run("UPDATE registry.definitions SET value_type = 'jsonb' WHERE name = 'r'", "UPDATE registry.definitions SET value_type = 'text' WHERE name = 'r'");
+		run("UPDATE _registry.definitions SET value_type = 'jsonb' WHERE name = 'r'", "UPDATE _registry.definitions SET value_type = 'text' WHERE name = 'r'");
 	}
 	for my $a (sort keys %write)
 	{
@@ -371,14 +371,14 @@ for my $state ('resident', 'from table')
 # Rows of a registry that is just being created.
 {
 	my ($one, $two) = (session(), session());
-	$one->query("BEGIN; INSERT INTO registry.stored_entries (registry, key, value) VALUES ('soon', 'k', '07')");
+	$one->query("BEGIN; INSERT INTO _registry.stored_entries (registry, key, value) VALUES ('soon', 'k', '07')");
 	$two->send("SELECT registry.create_registry('soon', 'bigint', durable => true)");
 	ok($two->waits($node), 'create_registry waits for rows of its registry');
 	$one->query('COMMIT');
 	$two->finish;
 	is($two->one("SELECT registry.get_text('soon', 'k')"), '7', 'and has them');
 	$one->query("BEGIN; SELECT registry.create_registry('sooner', 'bigint', durable => true)");
-	$two->send("INSERT INTO registry.stored_entries (registry, key, value) VALUES ('sooner', 'k', '07')");
+	$two->send("INSERT INTO _registry.stored_entries (registry, key, value) VALUES ('sooner', 'k', '07')");
 	ok($two->waits($node), 'a row waits for its registry');
 	$one->query('COMMIT');
 	$two->finish;
@@ -386,7 +386,7 @@ for my $state ('resident', 'from table')
 	$_->close for $one, $two;
 	run("SELECT registry.reload('soon')");
 	is(problems(), '', 'in both');
-	is($admin->one("SELECT string_agg(value, ' ') FROM registry.stored_entries WHERE registry = 'sooner'"), '7', 'in the form of its type');
+	is($admin->one("SELECT string_agg(value, ' ') FROM _registry.stored_entries WHERE registry = 'sooner'"), '7', 'in the form of its type');
 }
 
 is($admin->one('SELECT count(*) FROM pg_prepared_xacts'), 0, 'nothing is prepared');

@@ -57,7 +57,7 @@ sub caught_up
 $p->query($_) for "SELECT registry.create_registry('r', 'float8', durable => true)", "SELECT registry.put('r', k, v) FROM (VALUES ('a', '0.1'), ('nan', 'NaN'), ('-0', '-0')) x(k, v)",
   "SELECT registry.create_registry('many', 'text', durable => true)", "SELECT registry.put_many('many', (SELECT jsonb_object_agg(g, md5(g::text)) FROM generate_series(1, 3000) g))",
   "SELECT registry.create_registry('memory', 'text')";
-$publisher->safe_psql('postgres', 'CREATE PUBLICATION pub FOR TABLE registry.definitions, registry.stored_entries');
+$publisher->safe_psql('postgres', 'CREATE PUBLICATION pub FOR TABLE _registry.definitions, _registry.stored_entries');
 $subscriber->safe_psql('postgres', "CREATE SUBSCRIPTION sub CONNECTION '" . $publisher->connstr . ' dbname=postgres' . "' PUBLICATION pub");
 $subscriber->wait_for_subscription_sync($publisher, 'sub');
 caught_up('initial copy');
@@ -77,7 +77,7 @@ my @changes = (
 	[ 'replace', "SELECT registry.put_many('r', '{\"c\": 1e-300, \"d\": 0.30000000000000004}', true)" ],
 	[ 'a savepoint', "BEGIN; SELECT registry.put('r', 'e', '1'); SAVEPOINT s; SELECT registry.put('r', 'f', '1'); ROLLBACK TO s; SELECT registry.put('r', 'g', '1'); COMMIT" ],
 	[ 'a rollback', "BEGIN; SELECT registry.put('r', 'h', '1'); ROLLBACK" ],
-	[ 'DML', "UPDATE registry.stored_entries SET key = key || '!' WHERE registry = 'r'" ],
+	[ 'DML', "UPDATE _registry.stored_entries SET key = key || '!' WHERE registry = 'r'" ],
 	[ 'one key, often', "DO \$\$ BEGIN FOR i IN 1..200 LOOP PERFORM registry.put('r', 'often', i); COMMIT; END LOOP; END \$\$" ],
 	[ 'create and put', "BEGIN; SELECT registry.create_registry('new', 'jsonb', durable => true, max_age => '1 day'); SELECT registry.put('new', 'k', '{\"b\": 1, \"a\": [1.50]}'::jsonb); COMMIT; SELECT registry.put('new', 'l', 'null')" ],
 	[ 'alter', "SELECT registry.alter_registry('new', '{\"max_age\": \"2 days\"}')" ],
@@ -87,9 +87,9 @@ my @changes = (
 	[ 'drop', "SELECT registry.drop_registry('newest')" ],
 	[ 'drop and create', "BEGIN; SELECT registry.drop_registry('r'); SELECT registry.create_registry('r', 'boolean', durable => true); SELECT registry.put('r', 'yes', true); COMMIT" ],
 	[ 'drop a memory registry', "SELECT registry.drop_registry('memory')" ],
-	[ 'TRUNCATE', "TRUNCATE registry.stored_entries" ],
+	[ 'TRUNCATE', "TRUNCATE _registry.stored_entries" ],
 	[ 'put after it', "SELECT registry.put('r', 'no', false), registry.put('many', 'k', 'v')" ],
-	[ 'TRUNCATE of both', "TRUNCATE registry.stored_entries, registry.definitions" ],
+	[ 'TRUNCATE of both', "TRUNCATE _registry.stored_entries, _registry.definitions" ],
 	[ 'all anew', "SELECT registry.create_registry('r', 'numeric', durable => true); SELECT registry.put_many('r', (SELECT jsonb_object_agg(g, g) FROM generate_series(1, 5000) g))" ],
 	[ 'one of many', "SELECT registry.put('r', '77', 1.10), registry.delete('r', '78')" ],
 );
@@ -102,7 +102,7 @@ for my $state ('as they come', 'loaded after each')
 		caught_up("$name, $state");
 		$s->query('SELECT registry.reload(name) FROM registry.registries WHERE durable') if $state ne 'as they come';
 	}
-	$p->query($_) for "TRUNCATE registry.stored_entries, registry.definitions", "SELECT registry.create_registry('r', 'float8', durable => true)", "SELECT registry.put('r', 'nan', 'NaN')",
+	$p->query($_) for "TRUNCATE _registry.stored_entries, _registry.definitions", "SELECT registry.create_registry('r', 'float8', durable => true)", "SELECT registry.put('r', 'nan', 'NaN')",
 	  "SELECT registry.create_registry('many', 'text', durable => true)", "SELECT registry.create_registry('memory', 'text')";
 	caught_up("$state: once more");
 }

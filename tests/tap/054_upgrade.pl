@@ -47,7 +47,7 @@ is($new->safe_psql('postgres', $everything), $expected, 'everything is there');
 is($new->safe_psql('postgres', "SET ROLE clerk; SELECT registry.put('r', 'new', '7'); SELECT registry.get_numeric('r', 'new') + registry.get_numeric('r', 'k')"), "\n8.10", 'its owner goes on');
 is($new->safe_psql('postgres', "SET ROLE guest; SELECT registry.get_numeric('r', 'k'), registry.registry_exists('memory'), registry.registry_exists('many')"), '1.10|t|f', 'so does who may read it');
 is($new->safe_psql('empty', "SELECT registry.create_registry('r', durable => true), registry.put('r', 'k', '1'); SELECT registry.get('r', 'k')"), "|\n1", 'so does an empty database');
-is($new->safe_psql('postgres', "SELECT string_agg(DISTINCT tgenabled::text, '') FROM pg_trigger WHERE tgrelid::regclass::text LIKE 'registry.%' AND NOT tgisinternal"), 'A', 'triggers fire always');
+is($new->safe_psql('postgres', "SELECT string_agg(DISTINCT tgenabled::text, '') FROM pg_trigger WHERE tgrelid::regclass::text LIKE '\_registry.%' AND NOT tgisinternal"), 'A', 'triggers fire always');
 is($new->safe_psql('postgres', 'SELECT count(*) FROM pg_extension e, unnest(extconfig)'), 7, 'the next dump has the tables too');
 
 # The old cluster can still run: this one is a copy (S-3).
@@ -128,17 +128,17 @@ for my $call ("create_registry('r', durable => true)", "put('r', 'k', '1')", "ge
 # With the extension, and tables that are not there or are others.
 $s->query('CREATE DATABASE old_objects');
 my $o = RawProtocol->new($node, 'old_objects');
-$o->query($_) for 'CREATE EXTENSION pg_registry', 'ALTER EXTENSION pg_registry DROP TABLE registry.stored_entries', 'ALTER EXTENSION pg_registry DROP TABLE registry.definitions', 'DROP TABLE registry.stored_entries, registry.definitions';
+$o->query($_) for 'CREATE EXTENSION pg_registry', 'ALTER EXTENSION pg_registry DROP TABLE _registry.stored_entries', 'ALTER EXTENSION pg_registry DROP TABLE _registry.definitions', 'DROP TABLE _registry.stored_entries, _registry.definitions';
 my @calls = ("SELECT registry.create_registry('r', durable => true)", "SELECT registry.create_registry('m')", "SELECT registry.put('r', 'k', '1')", "SELECT registry.get('r', 'k')", 'SELECT * FROM registry.registries', "SELECT * FROM registry.verify('r')",
 	"SELECT registry.reload('r')", "SELECT registry.drop_registry('r')", "SELECT registry.alter_registry('r', '{}')", "SELECT registry.clear('r')", "SELECT registry.put_many('r', '{\"k\": 1}')", "SELECT registry.delete('r', 'k')", "SELECT * FROM registry.entries('r')");
 my %others = (
 	'no tables' => [ '', '' ],
-	'a table without columns' => [ 'CREATE TABLE registry.definitions (); CREATE TABLE registry.stored_entries ()', 'DROP TABLE registry.definitions, registry.stored_entries' ],
-	'other columns' => [ 'CREATE TABLE registry.definitions (id int PRIMARY KEY, name text); INSERT INTO registry.definitions VALUES (1, \'r\'); CREATE TABLE registry.stored_entries (key int, value float8); INSERT INTO registry.stored_entries VALUES (1, 2)', 'DROP TABLE registry.definitions, registry.stored_entries' ],
-	'other types' => [ "CREATE TABLE registry.definitions (name int, value_type int, keys int, durable int, max_age int, on_stale int, notify int, owner int, owner_oid int, created_at int); INSERT INTO registry.definitions VALUES (1, 1, 1, 1, 1, 1, 1, 1, 1, 1);
-		CREATE TABLE registry.stored_entries (registry int, key int, value int, updated_at int, expires_at int); INSERT INTO registry.stored_entries VALUES (1, 1, 1, 1, 1)", 'DROP TABLE registry.definitions, registry.stored_entries' ],
-	'views' => [ "CREATE VIEW registry.definitions AS SELECT 'r'::text AS name; CREATE VIEW registry.stored_entries AS SELECT 1 AS x", 'DROP VIEW registry.definitions, registry.stored_entries' ],
-	'partitioned tables' => [ 'CREATE TABLE registry.definitions (name text) PARTITION BY LIST (name); CREATE TABLE registry.stored_entries (registry text) PARTITION BY LIST (registry)', 'DROP TABLE registry.definitions, registry.stored_entries' ],
+	'a table without columns' => [ 'CREATE TABLE _registry.definitions (); CREATE TABLE _registry.stored_entries ()', 'DROP TABLE _registry.definitions, _registry.stored_entries' ],
+	'other columns' => [ 'CREATE TABLE _registry.definitions (id int PRIMARY KEY, name text); INSERT INTO _registry.definitions VALUES (1, \'r\'); CREATE TABLE _registry.stored_entries (key int, value float8); INSERT INTO _registry.stored_entries VALUES (1, 2)', 'DROP TABLE _registry.definitions, _registry.stored_entries' ],
+	'other types' => [ "CREATE TABLE _registry.definitions (name int, value_type int, keys int, durable int, max_age int, on_stale int, notify int, owner int, owner_oid int, created_at int); INSERT INTO _registry.definitions VALUES (1, 1, 1, 1, 1, 1, 1, 1, 1, 1);
+		CREATE TABLE _registry.stored_entries (registry int, key int, value int, updated_at int, expires_at int); INSERT INTO _registry.stored_entries VALUES (1, 1, 1, 1, 1)", 'DROP TABLE _registry.definitions, _registry.stored_entries' ],
+	'views' => [ "CREATE VIEW _registry.definitions AS SELECT 'r'::text AS name; CREATE VIEW _registry.stored_entries AS SELECT 1 AS x", 'DROP VIEW _registry.definitions, _registry.stored_entries' ],
+	'partitioned tables' => [ 'CREATE TABLE _registry.definitions (name text) PARTITION BY LIST (name); CREATE TABLE _registry.stored_entries (registry text) PARTITION BY LIST (registry)', 'DROP TABLE _registry.definitions, _registry.stored_entries' ],
 );
 for my $what (sort keys %others)
 {

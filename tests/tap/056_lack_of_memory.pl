@@ -26,7 +26,7 @@ my $reader = RawProtocol->new($node, 'postgres');
 
 # A loader may be at it, and fail.
 sub state { return $reader->one("SELECT replace(state, 'loading', 'from table') FROM registry.registries WHERE name = '$_[0]'") }
-sub rows { return $reader->one("SELECT count(*) FROM registry.stored_entries WHERE registry = '$_[0]'") }
+sub rows { return $reader->one("SELECT count(*) FROM _registry.stored_entries WHERE registry = '$_[0]'") }
 
 is(state('big'), 'resident', 'at first it fits');
 
@@ -114,7 +114,7 @@ is(rows('growing'), $n * 200, 'in the table either');
 # ---------------------------------------------------------------------------
 
 $writer->query("SELECT registry.drop_registry('big')");
-$writer->query("DELETE FROM registry.stored_entries WHERE registry = 'growing' AND key !~ '^k1[.]'");
+$writer->query("DELETE FROM _registry.stored_entries WHERE registry = 'growing' AND key !~ '^k1[.]'");
 is($reader->one("SELECT registry.reload('growing')"), 't', 'smaller, it can be loaded again');
 is(state('growing'), 'resident', 'it is in memory');
 is($reader->one("SELECT registry.entry_count('growing')"), 200, 'with what the table has');

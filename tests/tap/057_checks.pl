@@ -205,10 +205,10 @@ is(column('loads_failing', 'value'), 1, 'in one database');
 $node->safe_psql('postgres', 'ALTER DATABASE shop RESET pg_registry.test_load_result');
 recovers('loads_failing', qr/went well/, 'the next round is all right');
 
-$node->safe_psql('postgres', 'ALTER TABLE registry.stored_entries DISABLE TRIGGER changed');
-fails('image_verified', qr/: trigger "changed" on table registry\.stored_entries is disabled\.$/, 'a trigger is off');
+$node->safe_psql('postgres', 'ALTER TABLE _registry.stored_entries DISABLE TRIGGER changed');
+fails('image_verified', qr/: trigger "changed" on table _registry\.stored_entries is disabled\.$/, 'a trigger is off');
 recovers('registries_resident', qr/^1 are read from their tables: see image_verified\.$/, 'which is the reason, not memory');
-is(column('image_verified', 'hint'), 'Execute ALTER TABLE registry.stored_entries ENABLE ALWAYS TRIGGER changed;', 'what to do');
+is(column('image_verified', 'hint'), 'Execute ALTER TABLE _registry.stored_entries ENABLE ALWAYS TRIGGER changed;', 'what to do');
 $node->safe_psql('postgres', column('image_verified', 'hint') =~ s/^Execute //r);
 recovers('image_verified', qr/in force/, 'it is on');
 ok($node->poll_query_until('postgres', "SELECT ok AND value = 0 FROM registry.checks WHERE check_name = 'registries_resident'"), 'and they are loaded');

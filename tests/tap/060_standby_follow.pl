@@ -40,7 +40,7 @@ $primary->safe_psql(
 	SELECT registry.create_registry('large', 'bigint', durable => true);
 	SELECT registry.put('r', 'first', '1');
 	SELECT registry.put('memory', 'k', 'v');
-	INSERT INTO registry.stored_entries SELECT 'large', n, n FROM generate_series(1, $large) n;
+	INSERT INTO _registry.stored_entries SELECT 'large', n, n FROM generate_series(1, $large) n;
 ));
 $primary->backup('base');
 my $standby = PostgreSQL::Test::Cluster->new('standby');
@@ -69,7 +69,7 @@ sub wait_here
 # What the table has, against what reads return: no row, no difference.
 my $differences = q(
 	SELECT coalesce(t.key, e.key) FROM registry.entries('%1$s') e
-	FULL JOIN (SELECT key, value FROM registry.stored_entries WHERE registry = '%1$s') t USING (key)
+	FULL JOIN (SELECT key, value FROM _registry.stored_entries WHERE registry = '%1$s') t USING (key)
 	WHERE t.value IS DISTINCT FROM (e.value #>> '{}'));
 
 sub is_same
@@ -101,8 +101,8 @@ my @changes = (
 	[ 'put_many', q(SELECT registry.put_many('r', '{"b": "1", "c": "2"}')), "registry.get_text('r', 'c') = '2'" ],
 	[ 'replace', q(SELECT registry.put_many('r', '{"d": "4"}', replace => true)), "registry.entry_count('r') = 1 AND registry.get_text('r', 'd') = '4'" ],
 	[ 'clear', "SELECT registry.clear('r')", "registry.entry_count('r') = 0" ],
-	[ 'DML', "INSERT INTO registry.stored_entries VALUES ('r', 'e', '5')", "registry.get_text('r', 'e') = '5'" ],
-	[ 'an update of a key', "UPDATE registry.stored_entries SET key = 'f' WHERE registry = 'r' AND key = 'e'", "registry.get_text('r', 'f') = '5' AND registry.get_text('r', 'e') IS NULL" ],
+	[ 'DML', "INSERT INTO _registry.stored_entries VALUES ('r', 'e', '5')", "registry.get_text('r', 'e') = '5'" ],
+	[ 'an update of a key', "UPDATE _registry.stored_entries SET key = 'f' WHERE registry = 'r' AND key = 'e'", "registry.get_text('r', 'f') = '5' AND registry.get_text('r', 'e') IS NULL" ],
 	[ 'very many keys', "SELECT registry.put('r', n::text, 'n') FROM generate_series(1, 3000) n", "registry.entry_count('r') = 3001" ],
 	[ 'a large key and value', "SELECT registry.put('r', repeat('k', 900), repeat('v', 20000))", "length(registry.get_text('r', repeat('k', 900))) = 20000" ],
 	[ 'expiry', "SELECT registry.put('r', 'soon', 'x', ttl => '1 hour')", "registry.get_text('r', 'soon') = 'x'" ],
@@ -243,8 +243,8 @@ while ($p->one("SELECT current_setting('pg_registry.test_log_retention')") ne '1
 $p->query('CREATE PROCEDURE puts(n int) LANGUAGE plpgsql AS $$ BEGIN FOR i IN 1 .. n LOOP
 	PERFORM registry.put(\'r\', \'p\' || i % 10, i::text); COMMIT; END LOOP; END $$');
 $p->query('CALL puts(30000)');
-cmp_ok($p->one('SELECT count(*) FROM registry.changes'), '<', 10000, 'the log does not grow for ever');
-is($p->one("SELECT count(*) > 0 FROM registry.changes WHERE registry = ''"), 't', 'it says how far it reaches back');
+cmp_ok($p->one('SELECT count(*) FROM _registry.changes'), '<', 10000, 'the log does not grow for ever');
+is($p->one("SELECT count(*) > 0 FROM _registry.changes WHERE registry = ''"), 't', 'it says how far it reaches back');
 $primary->append_conf('postgresql.conf', "pg_registry.test_log_retention = 0");
 $primary->reload;
 $before{reloads} = follow('reloads');
@@ -261,14 +261,14 @@ $p->query("SELECT registry.put('r', 'reindexed', 'x')");
 wait_here("registry.get_text('r', 'reindexed') = 'x'", 'the log has another index');
 
 # What the trigger does not see is told by reload().
-$p->query($_) for 'ALTER TABLE registry.stored_entries DISABLE TRIGGER changed',
-  "UPDATE registry.stored_entries SET value = 'secretly' WHERE registry = 'r' AND key = 'reindexed'",
-  'ALTER TABLE registry.stored_entries ENABLE ALWAYS TRIGGER changed', "SELECT registry.reload('r')";
+$p->query($_) for 'ALTER TABLE _registry.stored_entries DISABLE TRIGGER changed',
+  "UPDATE _registry.stored_entries SET value = 'secretly' WHERE registry = 'r' AND key = 'reindexed'",
+  'ALTER TABLE _registry.stored_entries ENABLE ALWAYS TRIGGER changed', "SELECT registry.reload('r')";
 wait_here("registry.get_text('r', 'reindexed') = 'secretly'", 'reload() of the primary is one of its standbys');
 
 # Nobody else writes the log.
-$p->query("INSERT INTO registry.changes VALUES ('1000000000', '', '{999999999}')");
-is($p->one("SELECT count(*) FROM registry.changes WHERE written_by >= '1000000000'"), 0, 'rows of others are dropped');
+$p->query("INSERT INTO _registry.changes VALUES ('1000000000', '', '{999999999}')");
+is($p->one("SELECT count(*) FROM _registry.changes WHERE written_by >= '1000000000'"), 0, 'rows of others are dropped');
 
 # One that is terminated has a successor.
 here("pg_terminate_backend($follower)");
@@ -297,7 +297,7 @@ $primary->safe_psql('shop', $database_sql);
 $primary->wait_for_catchup($standby);
 ok($standby->poll_query_until('shop', $state, 'resident'), 'a database of the same name');
 # TRUNCATE there, so that the million stays.
-$primary->safe_psql('shop', "BEGIN; SELECT registry.put('s', 'k', 'x'); TRUNCATE registry.stored_entries; SELECT registry.put('s', 'l', 'y'); COMMIT");
+$primary->safe_psql('shop', "BEGIN; SELECT registry.put('s', 'k', 'x'); TRUNCATE _registry.stored_entries; SELECT registry.put('s', 'l', 'y'); COMMIT");
 $primary->wait_for_catchup($standby);
 ok($standby->poll_query_until('shop', "SELECT state FROM registry.registries WHERE name = 's' AND entries = 1 AND registry.get_text('s', 'l') = 'y'", 'resident'),
 	'TRUNCATE');
@@ -337,8 +337,8 @@ $standby->restart;
 # A primary that has not preloaded us can be changed by DML only.
 $primary->append_conf('postgresql.conf', "shared_preload_libraries = ''");
 $primary->restart;
-$primary->safe_psql('postgres', "UPDATE registry.stored_entries SET value = 'plain' WHERE registry = 'r' AND key = 'less';
-	UPDATE registry.definitions SET on_stale = 'error' WHERE name = 'other'");
+$primary->safe_psql('postgres', "UPDATE _registry.stored_entries SET value = 'plain' WHERE registry = 'r' AND key = 'less';
+	UPDATE _registry.definitions SET on_stale = 'error' WHERE name = 'other'");
 $s = RawProtocol->new($standby, 'postgres');
 wait_here("registry.get_text('r', 'less') = 'plain'", 'a primary without preload: DML is followed');
 wait_here("state = 'resident' FROM registry.registries WHERE name = 'other'", 'in memory');
@@ -347,7 +347,7 @@ $primary->append_conf('postgresql.conf', "shared_preload_libraries = 'pg_registr
 $primary->restart;
 $p = RawProtocol->new($primary, 'postgres');
 $pairs = RawProtocol->new($primary, 'postgres');
-$p->query("UPDATE registry.definitions SET on_stale = 'serve' WHERE name = 'other'");
+$p->query("UPDATE _registry.definitions SET on_stale = 'serve' WHERE name = 'other'");
 
 # ---------------------------------------------------------------------------
 # Promotion

@@ -153,7 +153,7 @@ is(sql('age > \'0\' AND checked_at = fetched_at FROM registry.rates LIMIT 1'), '
 # pg_dump
 # ---------------------------------------------------------------------------
 
-my $rows = "md5(string_agg(s::text || v::text, '|' ORDER BY id, currency)) FROM registry.rate_sets s JOIN registry.rate_set_values v ON v.rate_set = s.id";
+my $rows = "md5(string_agg(s::text || v::text, '|' ORDER BY id, currency)) FROM registry.rate_sets s JOIN _registry.rate_set_values v ON v.rate_set = s.id";
 my $file = $node->basedir . '/dump';
 $node->command_ok([ 'pg_dump', '-Fc', '-f', $file, $node->connstr('postgres') ], 'pg_dump');
 $node->safe_psql('postgres', 'CREATE DATABASE copy');

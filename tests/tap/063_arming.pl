@@ -132,7 +132,7 @@ wait_for_state($main, 'idle', 'the original');
 sent(1, 'the original');
 my $armed = "concat_ws('|', armed, held) FROM registry.status()";
 is(one($main, $_, $armed), 't', "CREATE EXTENSION arms $_") for qw(postgres app);
-is(one($main, 'app', '(SELECT count(*) FROM registry.stamps s, pg_control_system() c, pg_database d
+is(one($main, 'app', '(SELECT count(*) FROM _registry.stamps s, pg_control_system() c, pg_database d
 	WHERE s.system_identifier = c.system_identifier AND s.database = d.oid AND d.datname = current_database() AND s.armed_by = current_user)'), 1, 'with a stamp of its own');
 is(one($main, 'app', 'registry.arm()'), 'f', 'arm() has nothing to do');
 is(refresh($main, 'app'), 't', 'any armed database may ask for a refresh');
@@ -309,7 +309,7 @@ sub arm
 	is($node->safe_psql($database, "BEGIN; SELECT registry.arm(); SELECT armed FROM registry.status(); ROLLBACK; SELECT armed FROM registry.status()"), "t\nt\nf", "$name: arm(), rolled back");
 	is(one($node, $database, 'registry.arm()'), 't', "$name: arm()");
 	is(one($node, $database, $armed), 't', "$name: armed");
-	is(one($node, $database, "concat_ws('|', count(*), min(armed_by), min(database) = (SELECT oid FROM pg_database WHERE datname = current_database())) FROM registry.stamps"), "1|$role|t", "$name: one stamp, of its own");
+	is(one($node, $database, "concat_ws('|', count(*), min(armed_by), min(database) = (SELECT oid FROM pg_database WHERE datname = current_database())) FROM _registry.stamps"), "1|$role|t", "$name: one stamp, of its own");
 	is(one($node, $database, 'registry.arm()'), 'f', "$name: once is enough");
 	sent(0, "$name: nothing is due");
 	is(refresh($node, $database), 't', "$name: it may ask for a refresh");
@@ -387,8 +387,8 @@ for my $strategy (qw(wal_log file_copy))
 
 # Without any stamp nothing is sure.
 $main->safe_psql('postgres', 'CREATE DATABASE bare');
-$main->safe_psql('bare', "CREATE EXTENSION pg_registry; SELECT registry.create_registry('r', 'text'); TRUNCATE registry.stamps");
-is_held($main, 'bare', 'Nothing in registry.stamps says where it belongs.', 'no stamp');
+$main->safe_psql('bare', "CREATE EXTENSION pg_registry; SELECT registry.create_registry('r', 'text'); TRUNCATE _registry.stamps");
+is_held($main, 'bare', 'Nothing in _registry.stamps says where it belongs.', 'no stamp');
 arm($main, 'bare', 'no stamp');
 
 # ---------------------------------------------------------------------------
@@ -396,7 +396,7 @@ arm($main, 'bare', 'no stamp');
 # ---------------------------------------------------------------------------
 
 # All that a subscriber can have: both clusters number rate sets of their own.
-$main->safe_psql('app', 'CREATE PUBLICATION pub FOR TABLE registry.definitions, registry.stored_entries, registry.stamps');
+$main->safe_psql('app', 'CREATE PUBLICATION pub FOR TABLE _registry.definitions, _registry.stored_entries, _registry.stamps');
 $other->safe_psql('postgres', 'CREATE DATABASE subscriber');
 $other->safe_psql('subscriber', 'CREATE EXTENSION pg_registry');
 is(one($other, 'subscriber', $armed), 't', 'a subscriber, before');
@@ -408,7 +408,7 @@ is(one($main, 'app', 'registry.arm()'), 'f', 'its publisher was armed all the ti
 $main->safe_psql('app', "SELECT registry.put('r', 'later', '1')");
 $main->wait_for_catchup('sub');
 is(one($other, 'subscriber', "armed FROM registry.status()"), 't', 'what is published later changes nothing');
-$main->safe_psql('app', 'TRUNCATE registry.stamps');
+$main->safe_psql('app', 'TRUNCATE _registry.stamps');
 is(one($main, 'app', 'registry.arm()'), 't', 'its publisher is armed anew');
 $main->wait_for_catchup('sub');
 is_held($other, 'subscriber', $elsewhere, 'a subscriber, once more');

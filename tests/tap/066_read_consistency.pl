@@ -266,7 +266,7 @@ is_deeply([ $reader->query($both) ], [ [ $expected + 601, $expected + 601 ] ], '
 # DML, and a reload behind it.
 $reader->query('BEGIN ISOLATION LEVEL REPEATABLE READ');
 $reader->query('SELECT v FROM many LIMIT 1');
-$writer->query("BEGIN; UPDATE one SET v = -1; UPDATE registry.stored_entries SET value = '-1' WHERE registry = 'one'; COMMIT");
+$writer->query("BEGIN; UPDATE one SET v = -1; UPDATE _registry.stored_entries SET value = '-1' WHERE registry = 'one'; COMMIT");
 $writer->query("SELECT registry.reload('one')");
 is_deeply([ $reader->query($both) ], [ [ $expected + 601, $expected + 601 ] ], 'a reload is newer than the snapshot');
 $reader->query('COMMIT');
@@ -281,7 +281,7 @@ my $holder = RawProtocol->new($node, 'postgres');
 $holder->query('SELECT pg_advisory_lock(0, 7)');
 $node->safe_psql('postgres', 'ALTER DATABASE postgres SET pg_registry.test_load_lock = 7');
 # whoever alters our triggers takes all out of memory
-$node->safe_psql('postgres', "ALTER TABLE registry.stored_entries $_ TRIGGER changed") for 'DISABLE', 'ENABLE ALWAYS';
+$node->safe_psql('postgres', "ALTER TABLE _registry.stored_entries $_ TRIGGER changed") for 'DISABLE', 'ENABLE ALWAYS';
 $older->query('BEGIN ISOLATION LEVEL REPEATABLE READ');
 $older->query('SET LOCAL pg_registry.read_consistency = isolation');
 ($expected) = map { $_->[0] } $older->query('SELECT v FROM one');
