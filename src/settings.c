@@ -392,6 +392,11 @@ pgr_settings_define(void)
 		NULL, &pgr_settings.test_load_result, 0, -1, 1000, PGC_USERSET, 0,
 		NULL, NULL, NULL);
 	DefineCustomIntVariable(
+		"pg_registry.test_load_entries",
+		"How many entries a loader loads before another one goes on; only in test builds.",
+		NULL, &pgr_settings.test_load_entries, 0, 0, INT_MAX, PGC_USERSET, 0,
+		NULL, NULL, NULL);
+	DefineCustomIntVariable(
 		"pg_registry.test_log_retention",
 		"How long the log of changes keeps a row; only in test builds.", NULL,
 		&pgr_settings.test_log_retention_ms, 0, 0, INT_MAX, PGC_SIGHUP,

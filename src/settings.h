@@ -72,6 +72,7 @@ typedef struct PgrSettings
 	int test_commit_delay_ms;  /* in the commit callback, W-2's test */
 	int test_load_lock;        /* number of an advisory lock of loaders */
 	int test_load_result;      /* of a loader: -1 = an error */
+	int test_load_entries;     /* of one loader; 0 = by time */
 	int test_log_retention_ms; /* of the log of changes; 0 = as ever */
 #endif
 } PgrSettings;

@@ -3,9 +3,10 @@
  *	  The lister: a worker that has the registries of every database loaded.
  *
  * Connected to no database, which is enough to read pg_database.  It starts a
- * loader for each, a few at a time, waits until all have ended, records the
- * round and ends; it is never restarted.  While it waits it holds no
- * transaction, and it looks at interrupts, so that nobody waits for it.
+ * loader for each, a few at a time, and another one where a loader's time was
+ * over, after all the others; waits until all have ended, records the round and
+ * ends; it is never restarted.  While it waits it holds no transaction, and it
+ * looks at interrupts, so that nobody waits for it.
  */
 #include "postgres.h"
 
@@ -44,11 +45,18 @@
 
 PGDLLEXPORT void pgr_lister_main(Datum arg);
 
+typedef struct Waiting
+{
+	Oid database;
+	uint32 after; /* see PgrLoadMore */
+} Waiting;
+
 /* One round. */
 typedef struct Round
 {
 	uint64 number;
 	List *databases; /* oids */
+	List *loaders;   /* Waiting: for each, and for what one has left */
 	int started;     /* of them, from the head */
 	BackgroundWorkerHandle *running[LOADERS_AT_ONCE];
 	int nrunning;
@@ -93,11 +101,23 @@ list_databases(void)
 	return databases;
 }
 
-/* Forget loaders that have ended. */
+static void
+wait_in_line(Round *round, Oid database, uint32 after)
+{
+	Waiting *waiting = palloc(sizeof(Waiting));
+
+	waiting->database = database;
+	waiting->after = after;
+	round->loaders = lappend(round->loaders, waiting);
+}
+
+/* Forget loaders that have ended, but not what they have left. */
 static void
 reap(Round *round)
 {
 	int left = 0;
+	Oid database;
+	uint32 after;
 
 	for (int i = 0; i < round->nrunning; i++)
 	{
@@ -110,12 +130,14 @@ reap(Round *round)
 			round->running[left++] = handle;
 	}
 	round->nrunning = left;
+	while (pgr_load_take(&database, &after))
+		wait_in_line(round, database, after);
 }
 
 static bool
 is_all_started(const Round *round)
 {
-	return round->started == list_length(round->databases);
+	return round->started == list_length(round->loaders);
 }
 
 /* Start as many loaders as may run and there are slots for. */
@@ -124,9 +146,9 @@ start_loaders(Round *round)
 {
 	while (round->nrunning < LOADERS_AT_ONCE && !is_all_started(round))
 	{
-		Oid database = list_nth_oid(round->databases, round->started);
-		BackgroundWorkerHandle *handle = pgr_loader_start(database,
-														  round->number);
+		const Waiting *next = list_nth(round->loaders, round->started);
+		BackgroundWorkerHandle *handle =
+			pgr_loader_start(next->database, round->number, next->after);
 
 		if (handle == NULL)
 			return;
@@ -187,17 +209,29 @@ report_round(const Round *round)
 	pgr_load_state_read(&report);
 	ereport(DEBUG1,
 			(errmsg_internal("pg_registry has looked at %d of %d databases: %d failed, %d registries did not fit",
-							 report.databases, list_length(round->databases),
+							 report.databases, list_length(round->loaders),
 							 report.failed, report.not_fitting)));
+}
+
+static bool
+is_of_database(const PgrPartialLoad *partial, void *databases)
+{
+	return list_member_oid(databases, partial->database);
 }
 
 static void
 make_round(Round *round)
 {
+	ListCell *cell;
 	bool all;
 
 	round->databases = list_databases();
+	foreach (cell, round->databases)
+	{
+		wait_in_line(round, lfirst_oid(cell), 0);
+	}
 	pgr_follow_forget_dropped(round->databases);
+	pgr_load_keep_bounds(is_of_database, round->databases);
 	all = run_loaders(round);
 	pgr_load_round_end(round->started, all);
 	report_round(round);

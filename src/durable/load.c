@@ -11,6 +11,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/compat.h"
 #include "durable/grants.h"
 #include "durable/guard.h"
@@ -24,6 +25,7 @@
 #include "registry/plan.h"
 #include "registry/restate.h"
 #include "registry/write.h"
+#include "settings.h"
 #include "shm/area.h"
 #include "shm/follow_state.h"
 #include "shm/load_state.h"
@@ -33,8 +35,12 @@
  * ------------------------------------------------------------------------
  */
 
+StaticAssertDecl(PGR_BOUND_BYTES >= PGR_KEY_MAX_BYTES,
+				 "every key can be a bound");
+
+/* And when the registry changed last, by what memory has of it. */
 static uint32
-slot_of(const PgrDefinition *definition)
+slot_of(const PgrDefinition *definition, TimestampTz *changed_at)
 {
 	const PgrBlock *block;
 	uint32 slot;
@@ -44,6 +50,7 @@ slot_of(const PgrDefinition *definition)
 							   PGR_NEWEST, definition->database,
 							   definition->extension, definition->name,
 							   definition->name_len, &slot);
+	*changed_at = block ? pgr_block_changed_at(block, PGR_NEWEST) : 0;
 	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
 	return block != NULL && definition->incarnation != 0 &&
 			block->definition.incarnation == definition->incarnation ?
@@ -61,35 +68,77 @@ last_change(const PgrDefinition *definition, const PgrChange *changes, int n)
 	return last;
 }
 
-/* Publish these entries, and no others, as the whole of the registry. */
 static bool
-publish_all(const PgrDefinition *definition, PgrChange *changes, int n)
+publish(PgrPlanRegistry *registry, TimestampTz now)
 {
 	PgrRef page;
-	PgrPlanRegistry registry = {
-		.action = PGR_PLAN_CHANGE,
-		.slot = slot_of(definition),
-		.definition = *definition,
-		.changes = changes,
-		.nchanges = n,
-		.fresh = true,
-		.residency = PGR_MAKE_RESIDENT,
-	};
 	PgrPlan plan = {
-		.registries = &registry,
+		.registries = registry,
 		.nregistries = 1,
 		.pages = &page,
 		.counts = true,
-		.now = last_change(definition, changes, n),
+		.hollows = registry->residency == PGR_MAKE_HOLLOW,
+		.now = now,
 		.by = pgr_publishers_load(),
 	};
 	Size wanted;
 
 	/* no slot: its database has yet to be loaded */
-	if (registry.slot == PGR_NO_SLOT || !pgr_plan_reserve(&plan, &wanted))
+	if (registry->slot == PGR_NO_SLOT || !pgr_plan_reserve(&plan, &wanted))
 		return false;
 	(void) pgr_plan_commit(&plan);
 	return true;
+}
+
+/*
+ * Publish these entries: after those that are there, or as the only ones, when
+ * the first batch is loaded and when all is loaded at once.
+ */
+static bool
+publish_entries(const PgrDefinition *definition, PgrChange *changes, int n,
+				bool only, PgrPlanResidency residency)
+{
+	TimestampTz changed_at;
+	PgrPlanRegistry registry = {
+		.action = PGR_PLAN_CHANGE,
+		.slot = slot_of(definition, &changed_at),
+		.definition = *definition,
+		.changes = changes,
+		.nchanges = n,
+		.fresh = only,
+		.residency = residency,
+	};
+	TimestampTz now = last_change(definition, changes, n);
+
+	return publish(&registry, only ? now : Max(now, changed_at));
+}
+
+/* What has been loaded of it is of no use. */
+static void
+publish_nothing(const PgrDefinition *definition)
+{
+	TimestampTz changed_at;
+	PgrPlanRegistry registry = {
+		.action = PGR_PLAN_CHANGE,
+		.slot = slot_of(definition, &changed_at),
+		.definition = *definition,
+	};
+
+	pgr_plan_make_hollow(&registry);
+	(void) publish(&registry, changed_at);
+}
+
+static void
+end_bound(const PgrDefinition *definition)
+{
+	TimestampTz changed_at;
+	PgrPartialLoad part = {
+		.database = definition->database,
+		.slot = slot_of(definition, &changed_at),
+		.incarnation = definition->incarnation,
+	};
+
+	pgr_load_end_bound(&part);
 }
 
 bool
@@ -108,11 +157,117 @@ pgr_load_registry(PgrDefinition *definition)
 	{
 		MemoryContextSwitchTo(rows);
 		changes = pgr_table_changes(definition, PGR_VIEW_COMMITTED, &n);
-		fits = publish_all(definition, changes, n);
+		fits = publish_entries(definition, changes, n, true,
+							   PGR_MAKE_RESIDENT);
+		if (!fits && definition->residency == PGR_PARTIAL)
+			publish_nothing(definition);
+		end_bound(definition);
 		MemoryContextSwitchTo(caller);
 	}
 	MemoryContextDelete(rows);
 	return fits;
+}
+
+/* ------------------------------------------------------------------------
+ * One batch
+ * ------------------------------------------------------------------------
+ */
+
+/*
+ * How long a loader reads rows: with the wait for a lock before it, or with
+ * what it publishes after it, less than CREATE DATABASE waits for us (N-2).
+ */
+#define TURN_MS 2000
+#define ROWS_BETWEEN_LOOKS 1024
+
+static int64 turn_began_ms = 0;
+static int64 turn_entries = 0; /* of registries, or parts, before this one */
+
+/* With n entries more: is it another loader's turn? */
+static bool
+is_turn_over(int n)
+{
+#ifdef PGR_TESTING
+	if (pgr_settings.test_load_entries > 0)
+		return turn_entries + n >= pgr_settings.test_load_entries;
+#endif
+	return n % ROWS_BETWEEN_LOOKS == 0 &&
+		pgr_monotonic_ms() - turn_began_ms >= TURN_MS;
+}
+
+typedef enum LoadResult
+{
+	LOADED,
+	LOADED_IN_PART, /* there is more of it */
+	NO_ROOM
+} LoadResult;
+
+/*
+ * With the lock on the whole registry.  False if that is not a way to load it:
+ * the table has lost its index, there is no room for two blocks, or too many
+ * others are loaded in part.
+ */
+static bool
+load_batch(const PgrDefinition *definition, LoadResult *result)
+{
+	TimestampTz changed_at;
+	PgrPartialLoad part = {
+		.database = definition->database,
+		.slot = slot_of(definition, &changed_at),
+		.incarnation = definition->incarnation,
+	};
+	bool first = definition->residency != PGR_PARTIAL ||
+		!pgr_load_bound(&part);
+	PgrText bound = {part.key, part.len};
+	PgrChange *changes;
+	bool end;
+	int n;
+
+	changes = pgr_table_changes_after(definition, first ? NULL : &bound,
+									  PGR_VIEW_COMMITTED, is_turn_over, &n,
+									  &end);
+	/* a place for the bound comes before the part that it bounds */
+	if (changes == NULL || (first && !end && !pgr_load_set_bound(&part)))
+		return false;
+	if (!publish_entries(definition, changes, n, first,
+						 end ? PGR_MAKE_RESIDENT : PGR_MAKE_PARTIAL))
+		return false;
+	if (end)
+		pgr_load_end_bound(&part);
+	else
+	{
+		part.len = changes[n - 1].key_len;
+		memcpy(part.key, changes[n - 1].key, part.len);
+		(void) pgr_load_set_bound(&part);
+	}
+	turn_entries += n;
+	*result = end ? LOADED : LOADED_IN_PART;
+	return true;
+}
+
+static LoadResult
+load_in_batches(PgrDefinition *definition)
+{
+	PgrText name = {definition->name, definition->name_len};
+	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext rows = AllocSetContextCreate(caller, "pg_registry batch",
+											   ALLOCSET_DEFAULT_SIZES);
+	LoadResult result = LOADED;
+	bool done = true;
+
+	pgr_guard_require();
+	if (pgr_write_open_row(name, NULL, definition) && definition->durable)
+	{
+		MemoryContextSwitchTo(rows);
+		done = load_batch(definition, &result);
+		MemoryContextSwitchTo(caller);
+	}
+	MemoryContextDelete(rows);
+	if (done)
+		return result;
+	if (definition->residency == PGR_PARTIAL) /* make room */
+		publish_nothing(definition);
+	return pgr_load_registry(definition) ? LOADED : NO_ROOM;
 }
 
 /* ------------------------------------------------------------------------
@@ -155,12 +310,28 @@ commit(void)
 	CommitTransactionCommand();
 }
 
+/* Incarnations are no names: a load makes many registries by one publish. */
+typedef struct Hollow
+{
+	uint32 slot;
+	PgrDefinition definition;
+} Hollow;
+
 typedef struct HollowList
 {
 	MemoryContext context; /* outlives the transaction */
-	List *definitions;
-	bool has_rates; /* they are loaded already */
+	List *registries;      /* Hollow, in the order of their slots */
+	bool has_rates;        /* they are loaded already */
 } HollowList;
+
+static int
+compare_slots(const ListCell *a, const ListCell *b)
+{
+	const Hollow *one = lfirst(a);
+	const Hollow *other = lfirst(b);
+
+	return (one->slot > other->slot) - (one->slot < other->slot);
+}
 
 /* As of the statement's pin. */
 static void
@@ -182,16 +353,39 @@ collect_hollow(HollowList *list)
 		{
 			const PgrBlock *block = pgr_root_block(pgr_image, pin->root,
 												   (uint32) entry.fixed.i8);
-			PgrDefinition *definition;
+			Hollow *hollow;
 
-			if (block->definition.residency != PGR_FROM_TABLE)
+			if (!pgr_is_read_from_table(&block->definition))
 				continue;
-			definition = palloc(sizeof(PgrDefinition));
-			*definition = block->definition;
-			list->definitions = lappend(list->definitions, definition);
+			hollow = palloc(sizeof(Hollow));
+			hollow->slot = (uint32) entry.fixed.i8;
+			hollow->definition = block->definition;
+			list->registries = lappend(list->registries, hollow);
 		}
 	}
+	list_sort(list->registries, compare_slots);
 	MemoryContextSwitchTo(caller);
+}
+
+/* Of another database, or of a registry that is still loaded in part. */
+static bool
+is_bound_of_use(const PgrPartialLoad *partial, void *arg)
+{
+	const HollowList *list = arg;
+	ListCell *cell;
+
+	if (partial->database != MyDatabaseId)
+		return true;
+	foreach (cell, list->registries)
+	{
+		const Hollow *hollow = lfirst(cell);
+
+		if (hollow->slot == partial->slot &&
+			hollow->definition.incarnation == partial->incarnation &&
+			hollow->definition.residency == PGR_PARTIAL)
+			return true;
+	}
+	return false;
 }
 
 static bool
@@ -219,6 +413,7 @@ prepare_load(HollowList *list)
 	commit();
 	begin();
 	collect_hollow(list);
+	pgr_load_keep_bounds(is_bound_of_use, list);
 	commit();
 	return true;
 }
@@ -243,17 +438,17 @@ is_being_followed(void)
  * others out of memory.  It is read from its table, where reading that value
  * says what is wrong.
  */
-static bool
+static LoadResult
 load_one(PgrDefinition *definition)
 {
 	MemoryContext caller = CurrentMemoryContext;
-	volatile bool loaded = false;
+	volatile LoadResult loaded = NO_ROOM;
 
 	PG_TRY();
 	{
 		begin();
 		pgr_load_set_loading(MyDatabaseId, definition->incarnation);
-		loaded = pgr_load_registry(definition);
+		loaded = load_in_batches(definition);
 		commit();
 	}
 	PG_CATCH();
@@ -278,28 +473,48 @@ load_one(PgrDefinition *definition)
 	return loaded;
 }
 
-int
-pgr_load_database(void)
+/* Those behind "turn->after", as long as its time lasts. */
+static void
+load_hollow(const HollowList *list, PgrLoadTurn *turn)
+{
+	ListCell *cell;
+
+	foreach (cell, list->registries)
+	{
+		Hollow *hollow = lfirst(cell);
+		LoadResult result;
+
+		if (hollow->slot <= turn->after)
+			continue;
+		result = load_one(&hollow->definition);
+		turn->not_fitting += result == NO_ROOM;
+		turn->after = result == LOADED_IN_PART ? hollow->slot - 1 :
+												 hollow->slot;
+		turn->more = result == LOADED_IN_PART ||
+			(lnext(list->registries, cell) != NULL && is_turn_over(0));
+		if (turn->more)
+			return;
+	}
+}
+
+void
+pgr_load_database(PgrLoadTurn *turn)
 {
 	HollowList list = {
 		.context = AllocSetContextCreate(TopMemoryContext, "pg_registry loads",
 										 ALLOCSET_SMALL_SIZES),
 	};
-	ListCell *cell;
-	int failed = 0;
 
+	turn_began_ms = turn->began_ms;
+	turn_entries = 0;
 	if (!is_being_followed() && prepare_load(&list))
 	{
-		foreach (cell, list.definitions)
-		{
-			failed += !load_one(lfirst(cell));
-		}
+		load_hollow(&list, turn);
 		begin();
-		(void) (list.has_rates || pgr_rate_sets_load(true));
+		(void) (list.has_rates || turn->more || pgr_rate_sets_load(true));
 		commit();
 	}
 	MemoryContextDelete(list.context);
-	return failed;
 }
 
 /* ------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 /*
  * durable/loader.c
- *	  The loader: a worker that loads the registries of one database, and ends.
+ *	  The loader: a worker that loads the registries of one database, and ends
+ *	  when all are loaded or its time is over.
  *
  * An ordinary session as far as others are concerned: DROP DATABASE and CREATE
  * DATABASE ... TEMPLATE wait for it for a moment or terminate it.  It waits
@@ -22,6 +23,7 @@
 #include "tcop/tcopprot.h"
 #include "utils/memutils.h"
 
+#include "base/clock.h"
 #include "durable/load.h"
 #include "durable/follower.h"
 #include "durable/loader.h"
@@ -37,14 +39,23 @@ PGDLLEXPORT void pgr_loader_main(Datum arg);
 
 /* What is to be said of this process when it ends. */
 static PgrLoadOutcome outcome = PGR_LOAD_LOST;
-static int not_fitting = 0;
-static uint64 round_number = 0;
+static PgrLoadTurn turn = {0};
+
+/* In bgw_extra. */
+typedef struct Order
+{
+	uint64 round;
+	uint32 after;
+} Order;
+
+static Order order = {0};
 
 static emit_log_hook_type prev_emit_log = NULL;
 
 BackgroundWorkerHandle *
-pgr_loader_start(Oid database, uint64 round)
+pgr_loader_start(Oid database, uint64 round, uint32 after)
 {
+	Order its_order = {round, after};
 	BackgroundWorkerHandle *handle = NULL;
 	BackgroundWorker worker;
 
@@ -55,7 +66,7 @@ pgr_loader_start(Oid database, uint64 round)
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
 	worker.bgw_main_arg = ObjectIdGetDatum(database);
 	worker.bgw_notify_pid = MyProcPid;
-	memcpy(worker.bgw_extra, &round, sizeof(round));
+	memcpy(worker.bgw_extra, &its_order, sizeof(its_order));
 	strlcpy(worker.bgw_library_name, "pg_registry", BGW_MAXLEN);
 	strlcpy(worker.bgw_function_name, "pgr_loader_main", BGW_MAXLEN);
 	strlcpy(worker.bgw_type, "pg_registry refresh worker", BGW_MAXLEN);
@@ -74,7 +85,9 @@ static void
 report_cb(int code, Datum arg)
 {
 	pgr_load_set_loading(InvalidOid, 0);
-	pgr_load_loader_ended(round_number, outcome, not_fitting);
+	if (outcome == PGR_LOAD_MORE)
+		pgr_load_leave(order.round, DatumGetObjectId(arg), turn.after);
+	pgr_load_loader_ended(order.round, outcome, turn.not_fitting);
 }
 
 /*
@@ -102,10 +115,10 @@ quiet_emit_log(ErrorData *error)
 }
 
 static void
-prepare_exit(void)
+prepare_exit(Datum database)
 {
 	on_proc_exit(exit_quietly_cb, (Datum) 0);
-	before_shmem_exit(report_cb, (Datum) 0);
+	before_shmem_exit(report_cb, database);
 	prev_emit_log = emit_log_hook;
 	emit_log_hook = quiet_emit_log;
 }
@@ -138,7 +151,7 @@ obey_test(void)
 	}
 	if (pgr_settings.test_load_result < 0)
 		elog(ERROR, "failure for a test");
-	not_fitting = pgr_settings.test_load_result;
+	turn.not_fitting = pgr_settings.test_load_result;
 }
 #endif
 
@@ -181,10 +194,10 @@ load(const char *database)
 #endif
 		/* replay would go on behind the back of a load */
 		if (RecoveryInProgress())
-			not_fitting += !pgr_follower_provide();
+			turn.not_fitting += !pgr_follower_provide();
 		else
-			not_fitting += pgr_load_database();
-		outcome = PGR_LOAD_OK;
+			pgr_load_database(&turn);
+		outcome = turn.more ? PGR_LOAD_MORE : PGR_LOAD_OK;
 	}
 	PG_CATCH();
 	{
@@ -200,11 +213,13 @@ pgr_loader_main(Datum arg)
 	if (pgr_load_state == NULL)
 		proc_exit(0);
 
-	memcpy(&round_number, MyBgworkerEntry->bgw_extra, sizeof(round_number));
-	prepare_exit();
+	memcpy(&order, MyBgworkerEntry->bgw_extra, sizeof(order));
+	turn.after = order.after;
+	prepare_exit(arg);
 	/* the default handler would end us wherever we are */
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
+	turn.began_ms = pgr_monotonic_ms();
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg),
 											  InvalidOid, 0);
 	pgr_session_prepare();

@@ -476,6 +476,58 @@ scan_entries(PgrText registry, PgrTableView view,
 	scan_table(table, PGR_OF_ENTRIES, view, 1, &key, visit_entry, &each);
 }
 
+typedef struct EntryVisitUntil
+{
+	bool (*visit)(const PgrTableRow *row, void *arg);
+	void *arg;
+} EntryVisitUntil;
+
+static bool
+visit_entry_until(HeapTuple tuple, TupleDesc desc, void *arg)
+{
+	EntryVisitUntil *visit = arg;
+	PgrTableRow row;
+	bool more;
+
+	CHECK_FOR_INTERRUPTS();
+	pgr_tables_read_entry(tuple, desc, &row);
+	more = visit->visit(&row, visit->arg);
+	pfree(row.value);
+	return more;
+}
+
+static bool
+has_index_for(Oid table, int nkeys, const ScanKeyData *keys)
+{
+	Relation relation = table_open(table, AccessShareLock);
+	Oid index = index_for(relation, nkeys, keys);
+
+	table_close(relation, AccessShareLock);
+	return OidIsValid(index);
+}
+
+static bool
+scan_entries_after(PgrText registry, const PgrText *after, PgrTableView view,
+				   bool (*visit)(const PgrTableRow *row, void *arg), void *arg)
+{
+	Oid table = pgr_tables_entries();
+	EntryVisitUntil each = {visit, arg};
+	PgrText anything = {"", 0};
+	ScanKeyData keys[2];
+
+	if (!OidIsValid(table))
+		pgr_tables_missing();
+	key_is(&keys[0], PGR_ENTRY_REGISTRY, registry);
+	key_is(&keys[1], PGR_ENTRY_KEY, after ? *after : anything);
+	keys[1].sk_strategy = BTGreaterStrategyNumber;
+	fmgr_info(F_TEXT_GT, &keys[1].sk_func);
+	if (!has_index_for(table, 2, keys))
+		return false;
+	scan_table(table, PGR_OF_ENTRIES, view, after ? 2 : 1, keys,
+			   visit_entry_until, &each);
+	return true;
+}
+
 bool
 pgr_tables_have_entries(PgrText name, PgrTableView view)
 {
@@ -535,6 +587,7 @@ const PgrTable pgr_tables = {
 	.each_definition = each_definition,
 	.find = find_entry,
 	.scan = scan_entries,
+	.scan_after = scan_entries_after,
 	.grants = list_grants,
 	.rates = pgr_rate_sets_block,
 	.rate_set = pgr_rate_sets_row_of,

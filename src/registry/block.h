@@ -85,14 +85,16 @@ typedef enum PgrBlockKind
 
 /*
  * Does the block hold what there is?  Of a durable registry that is not
- * resident it holds nothing, and reads go to the table; a directory that is
- * not names only some registries, and the table has the others.
+ * resident it holds nothing, or the part that loads have come to, and reads go
+ * to the table; a directory that is not names only some registries, and the
+ * table has the others.
  */
 typedef enum PgrResidency
 {
 	PGR_RESIDENT,
 	PGR_FROM_TABLE,
-	PGR_LOST /* of a memory registry: it was lost with the server */
+	PGR_LOST,   /* of a memory registry: it was lost with the server */
+	PGR_PARTIAL /* loads have come to some of it: see durable/load.h */
 } PgrResidency;
 
 /* What a registry is; copied from version to version. */
@@ -113,6 +115,13 @@ typedef struct PgrDefinition
 	char name[PGR_NAME_LEN];
 	char owner_name[PGR_ROLE_LEN];
 } PgrDefinition;
+
+static inline bool
+pgr_is_read_from_table(const PgrDefinition *definition)
+{
+	return definition->residency == PGR_FROM_TABLE ||
+		definition->residency == PGR_PARTIAL;
+}
 
 typedef enum PgrPrivilege
 {

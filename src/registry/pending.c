@@ -710,7 +710,7 @@ pgr_pending_resolve(const PgrRegistryName *registry, bool all,
 	else if (state->incarnation == 0)
 		return NULL;
 	state->from_table = definition != NULL &&
-		definition->residency == PGR_FROM_TABLE;
+		pgr_is_read_from_table(definition);
 	change = newest_of_registry(&state->origin, state->incarnation,
 								PGR_CHANGE_ALTER, before);
 	if (change != NULL)
@@ -718,7 +718,7 @@ pgr_pending_resolve(const PgrRegistryName *registry, bool all,
 		definition = (const PgrDefinition *) change->data;
 		/* one that we have created and renamed */
 		if (is_ours)
-			state->from_table = definition->residency == PGR_FROM_TABLE;
+			state->from_table = pgr_is_read_from_table(definition);
 	}
 	change = newest_of_registry(&state->origin, state->incarnation,
 								PGR_CHANGE_CLEAR, before);

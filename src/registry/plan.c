@@ -711,6 +711,8 @@ residency_after(const PgrPlanRegistry *registry, const PgrBlock *old)
 	{
 		case PGR_MAKE_RESIDENT:
 			return PGR_RESIDENT;
+		case PGR_MAKE_PARTIAL:
+			return PGR_PARTIAL;
 		case PGR_MAKE_HOLLOW:
 			return PGR_FROM_TABLE;
 		default:
@@ -856,7 +858,7 @@ static int
 count_hollow(const PgrBlock *block)
 {
 	return block != NULL && block->definition.kind == PGR_BLOCK_REGISTRY &&
-		block->definition.residency == PGR_FROM_TABLE;
+		pgr_is_read_from_table(&block->definition);
 }
 
 /*

@@ -38,6 +38,7 @@ typedef enum PgrPlanResidency
 {
 	PGR_KEEP_RESIDENCY, /* that of the block that is current at the commit */
 	PGR_MAKE_RESIDENT,
+	PGR_MAKE_PARTIAL,
 	PGR_MAKE_HOLLOW /* no entry stays */
 } PgrPlanResidency;
 

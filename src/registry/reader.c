@@ -250,8 +250,7 @@ resolve(PgrText name, Target *target)
 		{
 			target->definition = &target->block->definition;
 			target->granted = target->block;
-			target->from_table = target->definition->residency ==
-				PGR_FROM_TABLE;
+			target->from_table = pgr_is_read_from_table(target->definition);
 		}
 	}
 	if (target->definition == NULL)

@@ -19,6 +19,8 @@ typedef struct Collector
 	PgrChange *changes;
 	int n;
 	int capacity;
+	bool (*enough)(int n); /* may be NULL */
+	bool stopped;
 } Collector;
 
 static void *
@@ -70,6 +72,39 @@ pgr_table_changes(const PgrDefinition *definition, PgrTableView view, int *n)
 	collector.changes = palloc(collector.capacity * sizeof(PgrChange));
 	pgr_table->scan(name, view, collect_row, &collector);
 	*n = collector.n;
+	return collector.changes;
+}
+
+static bool
+collect_until_enough(const PgrTableRow *row, void *arg)
+{
+	Collector *collector = arg;
+
+	if (collector->n > 0 && collector->enough(collector->n))
+		collector->stopped = true; /* this row is for the next time */
+	else
+		collect_row(row, collector);
+	return !collector->stopped;
+}
+
+PgrChange *
+pgr_table_changes_after(const PgrDefinition *definition, const PgrText *after,
+						PgrTableView view, bool (*enough)(int n), int *n,
+						bool *end)
+{
+	PgrText name = {definition->name, definition->name_len};
+	Collector collector = {
+		.type = (PgrValueType) definition->value_type,
+		.capacity = 64,
+		.enough = enough,
+	};
+
+	collector.changes = palloc(collector.capacity * sizeof(PgrChange));
+	if (!pgr_table->scan_after(name, after, view, collect_until_enough,
+							   &collector))
+		return NULL;
+	*n = collector.n;
+	*end = !collector.stopped;
 	return collector.changes;
 }
 

@@ -56,6 +56,15 @@ typedef struct PgrTable
 	/* In the order of keys; the row is valid during the visit. */
 	void (*scan)(PgrText registry, PgrTableView view,
 				 void (*visit)(const PgrTableRow *row, void *arg), void *arg);
+	/*
+	 * The same, from behind that key on (NULL: from the first), until "visit"
+	 * returns false.  False, with nothing visited, if there is no index in the
+	 * order of keys.
+	 */
+	bool (*scan_after)(PgrText registry, const PgrText *after,
+					   PgrTableView view,
+					   bool (*visit)(const PgrTableRow *row, void *arg),
+					   void *arg);
 	/* For standbys: this transaction changes these keys; NULL = whatever. */
 	void (*log_changes)(PgrText registry, const PgrChange *changes, int n);
 	/* *n of them, in the current context. */
@@ -75,6 +84,17 @@ extern PgrBlock *pgr_table_block(const PgrDefinition *definition,
 /* All rows as changes, in the current context; *n of them. */
 extern PgrChange *pgr_table_changes(const PgrDefinition *definition,
 									PgrTableView view, int *n);
+
+/*
+ * Those behind that key (NULL: all), in the order of keys, until "enough" says
+ * so of their number; *end = there are no more.  NULL: the table has no index
+ * in that order.
+ */
+extern PgrChange *pgr_table_changes_after(const PgrDefinition *definition,
+										  const PgrText *after,
+										  PgrTableView view,
+										  bool (*enough)(int n), int *n,
+										  bool *end);
 
 /*
  * How many entries have not expired at "now", and when the last one changed;

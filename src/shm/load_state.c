@@ -163,6 +163,7 @@ pgr_load_round_begin(uint64 *round)
 		report->failed_before = report->failed;
 		report->failed = 0;
 		report->not_fitting = 0;
+		memset(pgr_load_state->more, 0, sizeof(pgr_load_state->more));
 	}
 	*round = report->rounds;
 	state_unlock();
@@ -221,6 +222,118 @@ pgr_load_loader_ended(uint64 round, PgrLoadOutcome outcome, int not_fitting)
 		report->reported++;
 		report->failed += failed ? 1 : 0;
 		report->not_fitting += not_fitting;
+	}
+	state_unlock();
+}
+
+void
+pgr_load_leave(uint64 round, Oid database, uint32 after)
+{
+	const PgrLoadReport *report = state_lock(LW_EXCLUSIVE);
+
+	for (int i = 0; i < PGR_LOADS_AT_ONCE && report->rounds == round; i++)
+	{
+		PgrLoadMore *more = &pgr_load_state->more[i];
+
+		if (OidIsValid(more->database))
+			continue;
+		more->database = database;
+		more->after = after;
+		break;
+	}
+	state_unlock();
+}
+
+bool
+pgr_load_take(Oid *database, uint32 *after)
+{
+	*database = InvalidOid;
+	(void) state_lock(LW_EXCLUSIVE);
+	for (int i = 0; i < PGR_LOADS_AT_ONCE && !OidIsValid(*database); i++)
+	{
+		PgrLoadMore *more = &pgr_load_state->more[i];
+
+		*database = more->database;
+		*after = more->after;
+		more->database = InvalidOid;
+	}
+	state_unlock();
+	return OidIsValid(*database);
+}
+
+static PgrPartialLoad *
+find_partial(const PgrPartialLoad *like)
+{
+	for (int i = 0; i < PGR_PARTIAL_LOADS; i++)
+	{
+		PgrPartialLoad *partial = &pgr_load_state->partial[i];
+
+		if (partial->incarnation == like->incarnation &&
+			partial->slot == like->slot && partial->database == like->database)
+			return partial;
+	}
+	return NULL;
+}
+
+bool
+pgr_load_bound(PgrPartialLoad *partial)
+{
+	const PgrPartialLoad *found;
+
+	(void) state_lock(LW_SHARED);
+	found = find_partial(partial);
+	if (found != NULL)
+		*partial = *found;
+	state_unlock();
+	return found != NULL;
+}
+
+bool
+pgr_load_set_bound(const PgrPartialLoad *partial)
+{
+	static const PgrPartialLoad unused = {0};
+	PgrPartialLoad *place;
+
+	Assert(partial->len <= PGR_BOUND_BYTES);
+	(void) state_lock(LW_EXCLUSIVE);
+	place = find_partial(partial);
+	if (place == NULL)
+		place = find_partial(&unused);
+	if (place != NULL)
+		*place = *partial;
+	state_unlock();
+	return place != NULL;
+}
+
+static void
+forget(PgrPartialLoad *partial)
+{
+	memset(partial, 0, offsetof(PgrPartialLoad, key));
+}
+
+void
+pgr_load_end_bound(const PgrPartialLoad *partial)
+{
+	PgrPartialLoad *found;
+
+	(void) state_lock(LW_EXCLUSIVE);
+	found = find_partial(partial);
+	if (found != NULL)
+		forget(found);
+	state_unlock();
+}
+
+void
+pgr_load_keep_bounds(bool (*keep)(const PgrPartialLoad *partial, void *arg),
+					 void *arg)
+{
+	(void) state_lock(LW_EXCLUSIVE);
+	for (int i = 0; i < PGR_PARTIAL_LOADS; i++)
+	{
+		PgrPartialLoad *partial = &pgr_load_state->partial[i];
+
+		if (partial->incarnation != 0 && !keep(partial, arg))
+			forget(partial);
 	}
 	state_unlock();
 }

@@ -15,12 +15,15 @@
 #define PGR_LOAD_TEXT_LEN 512
 #define PGR_LOAD_COMPLAINTS 8
 #define PGR_LOADS_AT_ONCE 4 /* more than the lister starts */
+#define PGR_PARTIAL_LOADS 8
+#define PGR_BOUND_BYTES 1024 /* as long as a key can be */
 
 /* How a loader ended. */
 typedef enum PgrLoadOutcome
 {
 	PGR_LOAD_LOST, /* before it could say anything else */
 	PGR_LOAD_OK,
+	PGR_LOAD_MORE, /* its time was over: another one has to go on */
 	PGR_LOAD_GONE, /* the database is gone or lets nobody in: nothing to do */
 	PGR_LOAD_FAILED
 } PgrLoadOutcome;
@@ -75,6 +78,26 @@ typedef struct PgrLoading
 	uint64 incarnation;
 } PgrLoading;
 
+/* Where the next loader of a database has to go on. */
+typedef struct PgrLoadMore
+{
+	Oid database; /* 0 = unused */
+	uint32 after; /* registries in higher slots */
+} PgrLoadMore;
+
+/*
+ * How far loads have come with a registry that takes several: to this key, and
+ * it is in.  See durable/load.h.
+ */
+typedef struct PgrPartialLoad
+{
+	Oid database;
+	uint32 slot;
+	uint64 incarnation; /* 0 = unused */
+	uint32 len;
+	char key[PGR_BOUND_BYTES];
+} PgrPartialLoad;
+
 /*
  * Writers: "wanted" anybody who finds or makes a registry that is not in the
  *	  image; "taken" and "done" the lister; the rest as its groups say.
@@ -107,6 +130,9 @@ typedef struct PgrSharedLoads
 	PgrLoadComplaint complaints[PGR_LOAD_COMPLAINTS];
 	int next_complaint;
 	PgrLoading loading[PGR_LOADS_AT_ONCE]; /* written by loaders */
+	PgrLoadMore more[PGR_LOADS_AT_ONCE]; /* by loaders; taken by the lister */
+	/* by loaders, under the lock on the whole registry */
+	PgrPartialLoad partial[PGR_PARTIAL_LOADS];
 } PgrSharedLoads;
 
 /* In shared memory of a preloaded server, else NULL. */
@@ -157,6 +183,27 @@ extern void pgr_load_round_end(int databases, bool all);
 /* For a loader, once: how it ended. */
 extern void pgr_load_loader_ended(uint64 round, PgrLoadOutcome outcome,
 								  int not_fitting);
+
+/*
+ * Before that, with PGR_LOAD_MORE: what is left of its database.  And for the
+ * lister, when loaders have ended: false if none has left anything.
+ */
+extern void pgr_load_leave(uint64 round, Oid database, uint32 after);
+extern bool pgr_load_take(Oid *database, uint32 *after);
+
+/*
+ * The bound of the registry of this database, slot and incarnation.  The first
+ * fills in the key; false: it is not known.  The second: false if it cannot be
+ * kept, as there are too many such registries.
+ */
+extern bool pgr_load_bound(PgrPartialLoad *partial);
+extern bool pgr_load_set_bound(const PgrPartialLoad *partial);
+extern void pgr_load_end_bound(const PgrPartialLoad *partial);
+
+/* Forget all for which "keep", which must not throw, says false. */
+extern void pgr_load_keep_bounds(bool (*keep)(const PgrPartialLoad *partial,
+											  void *arg),
+								 void *arg);
 
 /*
  * For a loader: from now on it loads this registry; none with incarnation 0.

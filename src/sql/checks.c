@@ -350,7 +350,7 @@ count_known(const PgrBlock *directory, const PgrPin *pin, int *resident,
 
 		if (!block->definition.durable)
 			continue;
-		if (block->definition.residency == PGR_FROM_TABLE)
+		if (pgr_is_read_from_table(&block->definition))
 			(*hollow)++;
 		else
 			(*resident)++;

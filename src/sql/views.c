@@ -322,7 +322,7 @@ put_committed(ReturnSetInfo *result, const PgrBlock *directory,
 			put_named(&name, result);
 		else if (as_it_is && pgr_reader_may_read(block))
 			put_changed(result, block, definition,
-						definition->residency == PGR_FROM_TABLE);
+						pgr_is_read_from_table(definition));
 	}
 }
 
