@@ -107,6 +107,23 @@ WITH gone AS (DELETE FROM _registry.rate_sets WHERE value_date < '2025-01-01' RE
 DELETE FROM _registry.rate_set_values USING gone WHERE rate_set = id;
 SELECT count(*) AS values_without_a_set FROM _registry.rate_set_values v WHERE NOT EXISTS (SELECT FROM registry.rate_sets WHERE id = v.rate_set);
 
+-- Values without a set, as a restore may have for a moment and a DELETE leave for ever, are nobody's rates.
+BEGIN;
+CREATE TEMP TABLE before AS SELECT currency, rate, value_date, rate_set FROM registry.rates;
+CREATE TEMP TABLE quotes AS SELECT d, registry.quote('EUR', 'USD', on_date => d::date) AS q FROM generate_series(timestamp '2025-01-06', timestamp '2025-02-01', '1 day') d;
+INSERT INTO _registry.rate_set_values SELECT id, currency, 77 FROM unnest(ARRAY[-1, 0, (SELECT last_value + 1 FROM _registry.rate_sets_id_seq), 1000000]) id, unnest('{EUR,USD,XXX}'::text[]) currency;
+SELECT count(*) AS other_rates FROM (TABLE before EXCEPT SELECT currency, rate, value_date, rate_set FROM registry.rates) r;
+SELECT count(*) AS other_quotes FROM quotes WHERE registry.quote('EUR', 'USD', on_date => d::date) IS DISTINCT FROM q;
+SELECT outcome('SELECT registry.rate(''EUR'', ''XXX'', on_date => ''2025-01-19'')') AS of_no_set;
+SELECT outcome('SELECT registry.accept_rates(1000000)') AS accept, outcome('SELECT registry.withdraw_rates(1000000, ''no set'')') AS withdraw;
+-- A set that gets such an id has its own values only.
+SELECT registry.set_rates('EUR', '{"USD": 1.2345}', '2025-01-30') AS next_id \gset
+SELECT currency, rate FROM _registry.rate_set_values WHERE rate_set = :next_id ORDER BY 1;
+TRUNCATE _registry.rate_sets RESTART IDENTITY;
+SELECT registry.set_rates('EUR', '{"USD": 2.3456}', '2025-01-31') AS first_id;
+SELECT registry.rate('EUR', 'USD', on_date => '2025-01-31');
+ROLLBACK;
+
 -- What a transaction has set itself is read by its next command, from a call that has read before, too.
 CREATE FUNCTION changing(OUT before numeric, OUT within numeric) LANGUAGE plpgsql AS $$
 BEGIN

@@ -38,6 +38,14 @@ static PgrStatement insert_rates = {
 	NULL,
 };
 
+static PgrStatement delete_rates = {
+	"DELETE FROM _registry.rate_set_values AS v"
+	" WHERE v.rate_set OPERATOR(pg_catalog.=) $1",
+	1,
+	{INT8OID},
+	NULL,
+};
+
 static PgrStatement accept_set = {
 	"UPDATE _registry.rate_sets AS s SET status = 'published',"
 	" published_at = $2, role = $3 WHERE s.id OPERATOR(pg_catalog.=) $1"
@@ -146,6 +154,8 @@ add_rates(const PgrRateSet *complete, int64 id)
 	values[0] = Int64GetDatum(id);
 	values[1] = array_of(codes, complete->nrates, TEXTOID);
 	values[2] = array_of(rates, complete->nrates, NUMERICOID);
+	/* no foreign key has kept away what a set of that id has left */
+	(void) pgr_statement_run(&delete_rates, values, NULL);
 	(void) pgr_statement_run(&insert_rates, values, NULL);
 }
 

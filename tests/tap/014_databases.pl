@@ -199,8 +199,12 @@ $admin->query('DROP ROLE bob');
 # A schema of that name that is somebody else's.
 $node->safe_psql('template1', 'SELECT 1');
 $admin->query('CREATE DATABASE taken');
-my ($status, undef, $error) = $node->psql('taken', 'CREATE SCHEMA registry; CREATE EXTENSION pg_registry');
-like($error, qr/schema "registry" already exists/, "CREATE EXTENSION does not take over somebody's schema");
+for my $schema (qw(registry _registry))
+{
+	my ($status, undef, $error) = $node->psql('taken', "CREATE SCHEMA $schema; CREATE EXTENSION pg_registry");
+	like($error, qr/schema "$schema" already exists/, "CREATE EXTENSION does not take over somebody's schema $schema");
+	is($node->safe_psql('taken', "DROP SCHEMA $schema; SELECT count(*) FROM pg_namespace WHERE nspname ~ 'registry'"), 0, 'and leaves none behind');
+}
 
 # ---------------------------------------------------------------------------
 # Encodings

@@ -294,5 +294,17 @@ for my $order ('rate_sets', 'rate_set_values')
 	is($source->safe_psql($database, "SELECT registry.rate('EUR', 'USD')"), '1.5', '... and the last ones');
 }
 
+# Both at a time, which went wrong in one run of two when the values had a foreign key.
+program('rates alone', 'pg_dump', '-Fd', '-T', '*.checked', '-f', "$tmp/rates.d", at($source), 'checked');
+for my $run (1 .. 6)
+{
+	$source->safe_psql('postgres', 'CREATE DATABASE parallel');
+	program("two jobs, run $run", 'pg_restore', '-e', '-j2', at($source), '-d', 'parallel', "$tmp/rates.d");
+	is($source->safe_psql('parallel', "SELECT string_agg(registry.rate('EUR', 'USD', on_date => d)::text, ' ') FROM unnest('{2025-02-03,2025-02-04}'::date[]) d"),
+		'1.25 1.5', "two jobs, run $run: rates of past days");
+	is($source->safe_psql('parallel', "SELECT registry.set_rates('EUR', '{\"USD\": 1.75}', '2025-02-05')"), 3, 'and the next set has the next id');
+	$source->safe_psql('postgres', 'DROP DATABASE parallel');
+}
+
 $_->stop for values %node, $third;
 done_testing();

@@ -300,21 +300,33 @@ is(guest(), 'allowed, allowed', 'and a grant');
 
 $admin->query('ALTER TABLE _registry.stored_entries RENAME TO elsewhere');
 is($reader->sqlstate("SELECT registry.get_text('r', 'a')"), '42P01', 'without its table there is no answer, rather than a wrong one');
-$admin->query("UPDATE registry.elsewhere SET value = '7' WHERE key = 'a'");
-$admin->query('ALTER TABLE registry.elsewhere RENAME TO stored_entries');
+$admin->query("UPDATE _registry.elsewhere SET value = '7' WHERE key = 'a'");
+$admin->query('ALTER TABLE _registry.elsewhere RENAME TO stored_entries');
 is(get('a'), '7', 'what was changed under another name is read');
 is_back('renamed and back');
 is(get('a'), '7', 'from memory, too');
 
-$admin->query('ALTER SCHEMA registry RENAME TO hidden');
+$admin->query('ALTER SCHEMA _registry RENAME TO hidden');
 $admin->query("UPDATE hidden.stored_entries SET value = '8' WHERE key = 'a'");
 $other->query("BEGIN; UPDATE hidden.stored_entries SET value = '9' WHERE key = 'a'");
-$admin->send('ALTER SCHEMA hidden RENAME TO registry');
+$admin->send('ALTER SCHEMA hidden RENAME TO _registry');
 wait_for($waits =~ s/ALTER TABLE/ALTER SCHEMA/r, 'a schema gets its name back: that waits for those who change tables');
 $other->query('COMMIT');
 $admin->finish;
 is(get('a'), '9', 'what was changed meanwhile is read');
 is_back('schema renamed and back');
+
+# That of the functions, the triggers' among them: the tables are where they were.
+$admin->query('ALTER SCHEMA registry RENAME TO hidden');
+$admin->query("UPDATE _registry.stored_entries SET value = '10' WHERE key = 'a'");
+is($reader->one("SELECT hidden.get_text('r', 'a')"), '10', 'what is changed while functions have another name is read');
+$other->query("BEGIN; UPDATE _registry.stored_entries SET value = '11' WHERE key = 'a'");
+$admin->query('ALTER SCHEMA hidden RENAME TO registry');
+is(get('a'), '10', 'they are back: what is not committed is not read');
+$other->query('COMMIT');
+is(get('a'), '11', 'and what is committed since is');
+is_back('schema of the functions renamed and back');
+is(get('a'), '11', 'from memory, too');
 $reader->query("SELECT registry.put('r', 'a', '7')");
 
 # ---------------------------------------------------------------------------

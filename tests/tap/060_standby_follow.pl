@@ -256,7 +256,7 @@ wait_here("registry.get_text('r', 'p0') = '30000'", 'nothing is missed');
 is_same($_, "$_ is the same as its table") for qw(r other);
 
 # REINDEX CONCURRENTLY has a second index for a while.
-$primary->safe_psql('postgres', 'REINDEX INDEX CONCURRENTLY registry.changes_written_by');
+$primary->safe_psql('postgres', 'REINDEX INDEX CONCURRENTLY _registry.changes_written_by');
 $p->query("SELECT registry.put('r', 'reindexed', 'x')");
 wait_here("registry.get_text('r', 'reindexed') = 'x'", 'the log has another index');
 

@@ -328,7 +328,7 @@ sub program
 sub at { my ($node) = @_; return ('-h', $node->host, '-p', $node->port) }
 
 # A dump, made by the owner of the database, who is nobody else.  Without rates: the other cluster has its own.
-my @dump = ('pg_dump', '--exclude-table-data=registry.rate_set*');
+my @dump = ('pg_dump', '--exclude-table-data=_registry.rate_set*');
 program('dump', @dump, at($main), '-U', 'dba', '-Fc', '-f', "$folder/dump", 'app');
 program('INSERTs', @dump, at($main), '-U', 'dba', '--column-inserts', '--on-conflict-do-nothing', '-f', "$folder/dump.sql", 'app');
 my @restores = (
