@@ -397,6 +397,11 @@ pgr_settings_define(void)
 		NULL, &pgr_settings.test_load_entries, 0, 0, INT_MAX, PGC_USERSET, 0,
 		NULL, NULL, NULL);
 	DefineCustomIntVariable(
+		"pg_registry.test_batch_lock",
+		"Advisory lock (0, n) that a loader waits for before it publishes; only in test builds.",
+		NULL, &pgr_settings.test_batch_lock, 0, 0, INT_MAX, PGC_USERSET, 0,
+		NULL, NULL, NULL);
+	DefineCustomIntVariable(
 		"pg_registry.test_log_retention",
 		"How long the log of changes keeps a row; only in test builds.", NULL,
 		&pgr_settings.test_log_retention_ms, 0, 0, INT_MAX, PGC_SIGHUP,

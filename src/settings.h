@@ -73,6 +73,7 @@ typedef struct PgrSettings
 	int test_load_lock;        /* number of an advisory lock of loaders */
 	int test_load_result;      /* of a loader: -1 = an error */
 	int test_load_entries;     /* of one loader; 0 = by time */
+	int test_batch_lock;       /* as test_load_lock, before a batch ends */
 	int test_log_retention_ms; /* of the log of changes; 0 = as ever */
 #endif
 } PgrSettings;

@@ -30,6 +30,11 @@
 #include "shm/follow_state.h"
 #include "shm/load_state.h"
 
+#ifdef PGR_TESTING
+#include "durable/session.h"
+#include "storage/lock.h"
+#endif
+
 /* ------------------------------------------------------------------------
  * One registry
  * ------------------------------------------------------------------------
@@ -38,10 +43,19 @@
 StaticAssertDecl(PGR_BOUND_BYTES >= PGR_KEY_MAX_BYTES,
 				 "every key can be a bound");
 
-/* And when the registry changed last, by what memory has of it. */
-static uint32
-slot_of(const PgrDefinition *definition, TimestampTz *changed_at)
+/* What memory has of a registry, in one look. */
+typedef struct Memory
 {
+	uint32 slot; /* PGR_NO_SLOT: nothing */
+	PgrResidency residency;
+	TimestampTz changed_at;
+	uint64 birth; /* of its block */
+} Memory;
+
+static Memory
+look_at(const PgrDefinition *definition)
+{
+	Memory memory = {.slot = PGR_NO_SLOT};
 	const PgrBlock *block;
 	uint32 slot;
 
@@ -50,12 +64,16 @@ slot_of(const PgrDefinition *definition, TimestampTz *changed_at)
 							   PGR_NEWEST, definition->database,
 							   definition->extension, definition->name,
 							   definition->name_len, &slot);
-	*changed_at = block ? pgr_block_changed_at(block, PGR_NEWEST) : 0;
+	if (block != NULL && definition->incarnation != 0 &&
+		block->definition.incarnation == definition->incarnation)
+	{
+		memory.slot = slot;
+		memory.residency = (PgrResidency) block->definition.residency;
+		memory.changed_at = pgr_block_changed_at(block, PGR_NEWEST);
+		memory.birth = block->object.birth;
+	}
 	LWLockRelease(pgr_area_lock(PGR_LOCK_WRITER));
-	return block != NULL && definition->incarnation != 0 &&
-			block->definition.incarnation == definition->incarnation ?
-		slot :
-		PGR_NO_SLOT;
+	return memory;
 }
 
 static TimestampTz
@@ -87,54 +105,73 @@ publish(PgrPlanRegistry *registry, TimestampTz now)
 	if (registry->slot == PGR_NO_SLOT || !pgr_plan_reserve(&plan, &wanted))
 		return false;
 	(void) pgr_plan_commit(&plan);
-	return true;
+	return !plan.some_void;
 }
 
-/*
- * Publish these entries: after those that are there, or as the only ones, when
- * the first batch is loaded and when all is loaded at once.
- */
+/* Publish these entries, and no others, as the whole or the first part of it. */
 static bool
-publish_entries(const PgrDefinition *definition, PgrChange *changes, int n,
-				bool only, PgrPlanResidency residency)
+publish_first(const PgrDefinition *definition, PgrChange *changes, int n,
+			  PgrPlanResidency residency)
 {
-	TimestampTz changed_at;
 	PgrPlanRegistry registry = {
 		.action = PGR_PLAN_CHANGE,
-		.slot = slot_of(definition, &changed_at),
+		.slot = look_at(definition).slot,
 		.definition = *definition,
 		.changes = changes,
 		.nchanges = n,
-		.fresh = only,
+		.fresh = true,
 		.residency = residency,
 	};
-	TimestampTz now = last_change(definition, changes, n);
 
-	return publish(&registry, only ? now : Max(now, changed_at));
+	return publish(&registry, last_change(definition, changes, n));
 }
 
-/* What has been loaded of it is of no use. */
-static void
-publish_nothing(const PgrDefinition *definition)
+/*
+ * Publish these entries beside those that memory has.  False also if it has
+ * another block by now: it may have none of them.
+ */
+static bool
+publish_next(const PgrDefinition *definition, const Memory *memory,
+			 PgrChange *changes, int n, PgrPlanResidency residency)
 {
-	TimestampTz changed_at;
 	PgrPlanRegistry registry = {
 		.action = PGR_PLAN_CHANGE,
-		.slot = slot_of(definition, &changed_at),
+		.slot = memory->slot,
+		.definition = *definition,
+		.changes = changes,
+		.nchanges = n,
+		.residency = residency,
+		.expected_birth = memory->birth,
+	};
+
+	return publish(&registry,
+				   Max(memory->changed_at,
+					   last_change(definition, changes, n)));
+}
+
+/* If a part of it is in memory, that goes. */
+static void
+give_up_part(const PgrDefinition *definition)
+{
+	Memory memory = look_at(definition);
+	PgrPlanRegistry registry = {
+		.action = PGR_PLAN_CHANGE,
+		.slot = memory.slot,
 		.definition = *definition,
 	};
 
+	if (memory.slot == PGR_NO_SLOT || memory.residency != PGR_PARTIAL)
+		return;
 	pgr_plan_make_hollow(&registry);
-	(void) publish(&registry, changed_at);
+	(void) publish(&registry, memory.changed_at);
 }
 
 static void
 end_bound(const PgrDefinition *definition)
 {
-	TimestampTz changed_at;
 	PgrPartialLoad part = {
 		.database = definition->database,
-		.slot = slot_of(definition, &changed_at),
+		.slot = look_at(definition).slot,
 		.incarnation = definition->incarnation,
 	};
 
@@ -157,10 +194,9 @@ pgr_load_registry(PgrDefinition *definition)
 	{
 		MemoryContextSwitchTo(rows);
 		changes = pgr_table_changes(definition, PGR_VIEW_COMMITTED, &n);
-		fits = publish_entries(definition, changes, n, true,
-							   PGR_MAKE_RESIDENT);
-		if (!fits && definition->residency == PGR_PARTIAL)
-			publish_nothing(definition);
+		fits = publish_first(definition, changes, n, PGR_MAKE_RESIDENT);
+		if (!fits)
+			give_up_part(definition);
 		end_bound(definition);
 		MemoryContextSwitchTo(caller);
 	}
@@ -195,6 +231,24 @@ is_turn_over(int n)
 		pgr_monotonic_ms() - turn_began_ms >= TURN_MS;
 }
 
+#ifdef PGR_TESTING
+/* With rows that have been read, and the lock on their registry. */
+static void
+wait_for_test(void)
+{
+	LOCKTAG tag;
+
+	if (pgr_settings.test_batch_lock == 0)
+		return;
+	pgr_session_option("lock_timeout", "0");
+	/* pg_advisory_lock(0, n) */
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, pgr_settings.test_batch_lock,
+						 2);
+	(void) LockAcquire(&tag, ShareLock, false, false);
+	pgr_session_option("lock_timeout", PGR_SESSION_LOCK_TIMEOUT);
+}
+#endif
+
 typedef enum LoadResult
 {
 	LOADED,
@@ -210,15 +264,15 @@ typedef enum LoadResult
 static bool
 load_batch(const PgrDefinition *definition, LoadResult *result)
 {
-	TimestampTz changed_at;
+	Memory memory = look_at(definition);
 	PgrPartialLoad part = {
 		.database = definition->database,
-		.slot = slot_of(definition, &changed_at),
+		.slot = memory.slot,
 		.incarnation = definition->incarnation,
 	};
-	bool first = definition->residency != PGR_PARTIAL ||
-		!pgr_load_bound(&part);
+	bool first = memory.residency != PGR_PARTIAL || !pgr_load_bound(&part);
 	PgrText bound = {part.key, part.len};
+	PgrPlanResidency residency;
 	PgrChange *changes;
 	bool end;
 	int n;
@@ -229,8 +283,12 @@ load_batch(const PgrDefinition *definition, LoadResult *result)
 	/* a place for the bound comes before the part that it bounds */
 	if (changes == NULL || (first && !end && !pgr_load_set_bound(&part)))
 		return false;
-	if (!publish_entries(definition, changes, n, first,
-						 end ? PGR_MAKE_RESIDENT : PGR_MAKE_PARTIAL))
+#ifdef PGR_TESTING
+	wait_for_test();
+#endif
+	residency = end ? PGR_MAKE_RESIDENT : PGR_MAKE_PARTIAL;
+	if (!(first ? publish_first(definition, changes, n, residency) :
+				  publish_next(definition, &memory, changes, n, residency)))
 		return false;
 	if (end)
 		pgr_load_end_bound(&part);
@@ -265,8 +323,7 @@ load_in_batches(PgrDefinition *definition)
 	MemoryContextDelete(rows);
 	if (done)
 		return result;
-	if (definition->residency == PGR_PARTIAL) /* make room */
-		publish_nothing(definition);
+	give_up_part(definition); /* to make room */
 	return pgr_load_registry(definition) ? LOADED : NO_ROOM;
 }
 
@@ -462,6 +519,7 @@ load_one(PgrDefinition *definition)
 			PG_RE_THROW();
 		FlushErrorState();
 		AbortCurrentTransaction();
+		give_up_part(definition);
 		ereport(DEBUG1,
 				(errmsg_internal("registry \"%s\" is not loaded: %s",
 								 definition->name, error->message)));

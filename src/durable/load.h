@@ -27,8 +27,12 @@
  * is as it was changed last; one that changes before its batch is in the rows
  * that the batch reads; and one that was deleted is in neither.  The last batch
  * makes the registry resident.
+ *	  What makes a registry hollow, or changes its grants, may hold no lock on
+ * it: a batch goes on only from the very block that it has looked at before it
+ * read its rows (expected_birth).
  *	  If the bound is lost, the next batch is a first one, which keeps nothing.
- * If a batch does not fit beside what is there, that is given up and all is
+ * If a batch fails or does not fit beside what is there, that is given up; if
+ * it does not fit, all is
  * loaded at once, which needs room for one block only.
  */
 #ifndef PGR_DURABLE_LOAD_H

@@ -207,6 +207,34 @@ $s->query('COMMIT');
 end('a transaction during a batch');
 is(get('k0500') . get('k1500'), '-1-1', 'all of it is there');
 
+# Who changes grants has no lock on the registry, and takes it out of memory if there is no room: while a batch has read
+# its rows.  And one whose rows cannot be read leaves nothing in memory.
+my $other = RawProtocol->new($node, 'steps');
+$other->query('SELECT pg_advisory_lock(0, 8)');
+start();
+step();
+$node->safe_psql('postgres', 'ALTER DATABASE steps SET pg_registry.test_batch_lock = 8');
+step();
+$holder->query('SELECT pg_advisory_unlock(0, 7)');
+wait_in('postgres', q(count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND objid = 8 AND NOT granted));
+do_it("SET pg_registry.max_bytes_per_database = '64kB'");
+do_it("SELECT registry.grant_access('r', 'read', 'public')");
+$node->safe_psql('postgres', 'ALTER DATABASE steps RESET pg_registry.test_batch_lock');
+$other->query('SELECT pg_advisory_unlock(0, 8)');
+end('grants without room during a batch');
+is(get('k0001') . get('k4999'), '14999', 'all of it is there');
+
+start();
+step();
+do_it("ALTER TABLE _registry.stored_entries DISABLE TRIGGER ALL; UPDATE _registry.stored_entries SET value = 'no number' WHERE registry = 'r' AND key = key(1500); ALTER TABLE _registry.stored_entries ENABLE TRIGGER ALL; "
+	. join('; ', map { "ALTER TABLE _registry.stored_entries ENABLE ALWAYS TRIGGER $_" } qw(changes changed empties emptied)));
+$holder->query('SELECT pg_advisory_unlock(0, 7)');
+wait_in('steps', "detail ~ 'read from their tables' FROM registry.checks WHERE check_name = 'registries_resident'");
+is($s->one("SELECT coalesce(bytes, 0) < 1000 FROM registry.registries WHERE name = 'r'"), 't', 'a value that cannot be read: nothing stays in memory');
+is(get('k0500'), 500, 'and the rest is read from the table');
+do_it("UPDATE _registry.stored_entries SET value = '1500' WHERE registry = 'r' AND key = key(1500)");
+end('then it is repaired');
+
 # ---------------------------------------------------------------------------
 # Crashes, and lack of memory
 # ---------------------------------------------------------------------------
