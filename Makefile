@@ -152,7 +152,7 @@ asan-test:
 
 stress:
 	STRESS_SECONDS='$(or $(STRESS_SECONDS),120)' KILLS='$(or $(KILLS),1000)' STATEMENTS='$(or $(STATEMENTS),1000000)' DATABASES='$(or $(DATABASES),500)' \
-		TESTS='$(or $(TESTS),stress tap:059_kill tap:064_rates_many_databases tap:066_read_consistency)' scripts/test
+		TESTS='$(or $(TESTS),stress tap:059_kill tap:064_rates_many_databases tap:066_read_consistency tap:068_partly_in_memory)' scripts/test
 
 model:
 	scripts/model

@@ -8,6 +8,7 @@
 #include "access/htup_details.h"
 #include "access/relation.h"
 #include "access/table.h"
+#include "access/xact.h"
 #include "catalog/dependency.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
@@ -31,6 +32,7 @@
 #include "registry/directory.h"
 #include "registry/pending.h"
 #include "shm/area.h"
+#include "shm/load_state.h"
 
 /* ------------------------------------------------------------------------
  * The triggers, as the install script makes them
@@ -362,13 +364,39 @@ note_schema(Oid schema)
 	pgr_pending_forget(extension);
 }
 
+static bool extension_created = false; /* by this transaction, maybe */
+
+/* There are no registries to load, but rates that were fetched before. */
+static void
+created_callback(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_COMMIT && extension_created)
+		pgr_load_want();
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT)
+		extension_created = false;
+}
+
+static void
+note_extension(void)
+{
+	static bool registered = false;
+
+	if (!registered)
+		RegisterXactCallback(created_callback, NULL);
+	registered = true;
+	extension_created = true;
+}
+
 static void
 note_table(ObjectAccessType access, Oid table)
 {
 	/* who drops a trigger locks its table after he has told us */
-	if (is_our_table(table) &&
-		(access == OAT_DROP || is_locked_to_alter(table)) &&
-		!is_being_created())
+	if (!is_our_table(table) ||
+		(access != OAT_DROP && !is_locked_to_alter(table)))
+		return;
+	if (is_being_created())
+		note_extension();
+	else
 		pgr_pending_forget(pgr_directory_extension());
 }
 

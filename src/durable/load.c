@@ -277,6 +277,9 @@ load_batch(const PgrDefinition *definition, LoadResult *result)
 	bool end;
 	int n;
 
+	*result = LOADED;
+	if (memory.slot != PGR_NO_SLOT && memory.residency == PGR_RESIDENT)
+		return true; /* somebody has reloaded it */
 	changes = pgr_table_changes_after(definition, first ? NULL : &bound,
 									  PGR_VIEW_COMMITTED, is_turn_over, &n,
 									  &end);
@@ -299,7 +302,8 @@ load_batch(const PgrDefinition *definition, LoadResult *result)
 		(void) pgr_load_set_bound(&part);
 	}
 	turn_entries += n;
-	*result = end ? LOADED : LOADED_IN_PART;
+	if (!end)
+		*result = LOADED_IN_PART;
 	return true;
 }
 
